@@ -1,0 +1,223 @@
+"""The launch arguments of one MiniSGL server: the only place where an argument is written.
+
+Everything else is derived: the command line (`argv`), the CRD's `spec.runtime`, the charts' value schemas and the
+tables in the docs (`schema`). A field `max_running_requests` is the flag `--max-running-requests` and the key
+`maxRunningRequests`; aliases exist on the command line only; booleans default to false; None means "derived at start".
+This module imports no torch, so that `--help` answers at once and the operator's image stays small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+BACKEND = r"(auto|torch|fa|fa3|fi)"  # `fa3` is the older spelling of `fa`
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How a field looks on the command line. `cli_only` fields are set by the operator, never in `spec.runtime`."""
+
+    group: str
+    help: str
+    aliases: tuple[str, ...] = ()
+    cli_only: bool = False
+
+
+def flag(group: str, text: str, *aliases: str, cli_only: bool = False) -> Flag:
+    """Describe one field; it reads as a sentence at the definition below."""
+    return Flag(group, text, aliases, cli_only)
+
+
+class LaunchArgs(BaseModel):
+    """How to launch one server. Immutable; unknown names are errors."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        use_attribute_docstrings=False,
+    )
+
+    # Model
+    model_path: Annotated[
+        str,
+        Field(min_length=1),
+        flag(
+            "Model",
+            "Local folder or Hugging Face repository id (org/name or org/name@revision) of the model.",
+            "--model",
+            cli_only=True,
+        ),
+    ]
+    served_model_name: Annotated[
+        str | None,
+        Field(min_length=1),
+        flag("Model", "Name clients ask for. Unset: the model path.", cli_only=True),
+    ] = None
+    dtype: Annotated[
+        Literal["auto", "float16", "bfloat16", "float32"],
+        flag(
+            "Model",
+            "Number format of weights, activations and KV cache. auto: the model's own; on a CPU float32.",
+            "--precision",
+        ),
+    ] = "auto"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        flag("Model", "Where the model runs. auto: cuda when a GPU is there, else cpu.", cli_only=True),
+    ] = "auto"
+    dummy_weight: Annotated[
+        bool,
+        flag("Model", "Random weights: needs only config and tokenizer; for measuring speed."),
+    ] = False
+    max_seq_len_override: Annotated[
+        int | None,
+        Field(ge=1, le=2**24),
+        flag("Model", "Longest prompt plus answer, in tokens. Unset: the model's own limit."),
+    ] = None
+
+    # Parallelism
+    tensor_parallel_size: Annotated[
+        int,
+        Field(ge=1, le=64),
+        flag("Parallelism", "Devices (ranks) that share the model.", "--tp-size", "--tp"),
+    ] = 1
+    disable_pynccl: Annotated[
+        bool,
+        flag("Parallelism", "Use torch.distributed in place of our own NCCL binding."),
+    ] = False
+
+    # Memory
+    memory_ratio: Annotated[
+        float,
+        Field(ge=0.05, le=0.99),
+        flag("Memory", "Share of the device's free memory for weights and KV cache."),
+    ] = 0.9
+    num_pages: Annotated[
+        int | None,
+        Field(ge=2, le=2**31 - 1),
+        flag("Memory", "Upper limit on the KV cache, in pages of --page-size tokens."),
+    ] = None
+    num_tokens: Annotated[
+        int | None,
+        Field(ge=2, le=2**31 - 1),
+        flag("Memory", "Upper limit on the KV cache, in tokens. Not together with --num-pages."),
+    ] = None
+    page_size: Annotated[
+        int,
+        Field(ge=1, le=256),
+        flag("Memory", "Tokens in one page of the KV cache."),
+    ] = 16
+    cache_type: Annotated[
+        Literal["radix", "naive"],
+        flag("Memory", "Prefix cache. radix: prompts share pages of equal prefixes; naive: no reuse.", "--cache"),
+    ] = "radix"
+
+    # Scheduling
+    max_running_requests: Annotated[
+        int,
+        Field(ge=1, le=4096),
+        flag("Scheduling", "Requests that are computed at the same time."),
+    ] = 256
+    max_prefill_length: Annotated[
+        int,
+        Field(ge=1, le=2**20),
+        flag("Scheduling", "Tokens computed in one step; longer prompts are cut into chunks.", "--max-extend-length"),
+    ] = 8192
+    max_queued_requests: Annotated[
+        int,
+        Field(ge=1, le=2**20),
+        flag("Scheduling", "Requests that may wait; one more is answered 503 with Retry-After."),
+    ] = 1024
+
+    # Kernels
+    attention_backend: Annotated[
+        str,
+        Field(pattern=rf"^{BACKEND}(,{BACKEND})?$"),
+        flag(
+            "Kernels",
+            "One backend, or prefill,decode: fa (fa3) FlashAttention, fi FlashInfer, torch, auto.",
+            "--attn",
+        ),
+    ] = "auto"
+    cuda_graph_max_bs: Annotated[
+        int | None,
+        Field(ge=0, le=4096),
+        flag("Kernels", "Largest decode batch captured in a CUDA graph. 0: none. Unset: by free memory.", "--graph"),
+    ] = None
+
+    # Server
+    host: Annotated[
+        str,
+        Field(min_length=1),
+        flag("Server", "Address to listen on; 0.0.0.0 for all.", cli_only=True),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Field(ge=0, le=65535),
+        flag("Server", "Port to listen on. 0: a free one, printed at start.", cli_only=True),
+    ] = 1919
+    num_tokenizer: Annotated[
+        int,
+        Field(ge=0, le=64),
+        flag(
+            "Server",
+            "Tokenizer processes beside the detokenizer. 0: one process does both jobs.",
+            "--tokenizer-count",
+        ),
+    ] = 0
+    max_body_bytes: Annotated[
+        int,
+        Field(ge=1024, le=2**30),
+        flag("Server", "Largest request body, in bytes; a larger one is answered 413."),
+    ] = 8 * 1024 * 1024
+    drain_delay_seconds: Annotated[
+        int,
+        Field(ge=0, le=3600),
+        flag("Server", "After SIGTERM, seconds in which new requests are still accepted."),
+    ] = 0
+    drain_timeout_seconds: Annotated[
+        int,
+        Field(ge=0, le=86400),
+        flag("Server", "After that, seconds that open requests have to finish."),
+    ] = 30
+    silent_output: Annotated[
+        bool,
+        flag("Server", "No log line per scheduler step."),
+    ] = False
+    shell_mode: Annotated[
+        bool,
+        flag("Server", "Chat in this terminal in place of the HTTP server.", "--shell", cli_only=True),
+    ] = False
+
+    @model_validator(mode="after")
+    def limit_the_cache_once(self) -> Self:
+        """Mirror of the CEL rule in CROSS_FIELD_RULES."""
+        if self.num_pages is not None and self.num_tokens is not None:
+            raise ValueError("--num-pages and --num-tokens limit the same cache; give one of them")
+        return self
+
+
+# The same rules for the API server (CEL, over `spec.runtime`): a wrong pair is refused at `kubectl apply`.
+CROSS_FIELD_RULES = (
+    (
+        "!(has(self.numPages) && has(self.numTokens))",
+        "numPages and numTokens limit the same cache; give one of them",
+    ),
+)
+
+
+def flags() -> dict[str, Flag]:
+    """Field name -> its command-line description, in the order of definition."""
+    return {
+        name: next(item for item in info.metadata if isinstance(item, Flag))
+        for name, info in LaunchArgs.model_fields.items()
+    }

@@ -1,0 +1,57 @@
+"""The facts of a running server, as `/server_info` reports them and the operator copies them into status.
+
+Pure data in the floor that all share: the runtime fills it, the operator's CRD schema is generated from it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class Facts(BaseModel):
+    """Base: camelCase in JSON, as everything that Kubernetes users read."""
+
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
+
+
+class CacheFacts(Facts):
+    """How large the KV cache became, and what limited it."""
+
+    pages: int = Field(description="Pages of the KV cache that requests can use.")
+    page_size: int = Field(description="Tokens in one page.")
+    tokens: int = Field(description="Tokens the cache holds: pages times pageSize.")
+    bytes: int = Field(description="Bytes of the cache on one rank.")
+    limited_by: Literal["memoryRatio", "numPages", "numTokens"] = Field(
+        description="The launch argument that decided the size."
+    )
+
+
+class EngineFacts(Facts):
+    """What the engine decided at start: every "auto" resolved."""
+
+    architecture: str = Field(description="Model class of the checkpoint.")
+    device: str = Field(description="Device the model runs on.")
+    dtype: str = Field(description="Number format of weights, activations and KV cache.")
+    attention_backend: str = Field(description="Attention kernels: one name, or prefill,decode.")
+    tensor_parallel_size: int = Field(description="Ranks that share the model.")
+    context_length: int = Field(description="Longest prompt plus answer, in tokens.")
+    max_running_requests: int = Field(description="Requests computed at the same time.")
+    cache_type: str = Field(description="Prefix cache in use.")
+    cuda_graph_batch_sizes: list[int] = Field(default=[], description="Decode batch sizes captured in CUDA graphs.")
+    weight_bytes: int = Field(description="Bytes of the weights on one rank.")
+    kv_cache: CacheFacts = Field(description="Size of the KV cache.")
+
+
+class ServerInfo(Facts):
+    """The whole answer of `/server_info`."""
+
+    version: str = Field(description="Version of the runtime.")
+    served_model_name: str = Field(description="Name clients ask for.")
+    model_path: str = Field(description="Folder or repository id of the model.")
+    engine: EngineFacts = Field(description="What the engine decided at start.")
+    startup_seconds: dict[str, float] = Field(description="Seconds from process start to the end of each start phase.")

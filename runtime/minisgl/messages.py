@@ -1,0 +1,156 @@
+"""The messages between the processes of one server: closed msgspec schemas, arrays as little-endian bytes.
+
+    front end ──Tokenize──► tokenizer ──Tokenized──► front end        (text to ids; the front end validates the length)
+    front end ──Generate | Abort──► scheduler rank 0                  (one ordered pipe: an abort cannot overtake)
+    scheduler rank 0 ──Step──► detokenizer ──Texts──► front end       (one message of arrays per step)
+
+What the detokenizer must know of a request travels with its first token (`Step.opened`), so no message can come
+too early. A request is named by `uid`, a number that the front end never reuses.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+
+class Finish(IntEnum):
+    """How a request stands after a step. Everything but RUNNING is terminal, and comes exactly once per request."""
+
+    RUNNING = 0
+    STOP = 1  # an end token, or a stop string
+    LENGTH = 2  # max_tokens, or the end of the context
+    ABORT = 3  # the client went away, or the front end took it back
+    ERROR = 4  # this request failed; others go on
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """Base of all messages: tagged by class name, encoded as an array."""
+
+
+class SamplingParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How tokens are chosen; already validated, bounded and finite when the scheduler sees it."""
+
+    max_tokens: int
+    temperature: float = 1.0  # 0: greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0: off
+    min_p: float = 0.0  # 0: off
+    seed: int | None = None  # None: the engine draws one
+    ignore_eos: bool = False
+    stop_token_ids: tuple[int, ...] = ()
+
+
+class DecodeParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What the detokenizer must know: stop strings and what of the text is shown."""
+
+    stop: tuple[str, ...] = ()
+    skip_special_tokens: bool = True
+    include_stop: bool = False
+
+
+# ---- front end <-> tokenizer
+
+
+class Tokenize(Message, frozen=True):
+    """Turn a chat (`messages`, rendered by the model's template) or a plain `text` into token ids."""
+
+    uid: int
+    text: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    template_args: dict[str, Any] = {}
+    add_special_tokens: bool = True  # for `text`; a template writes its own
+
+
+class Tokenized(Message, frozen=True):
+    """The ids (int32 bytes), or the sentence that says why there are none."""
+
+    uid: int
+    ids: bytes = b""
+    error: str | None = None
+
+
+# ---- front end -> scheduler rank 0
+
+
+class Generate(Message, frozen=True):
+    """Continue the prompt `ids` (int32 bytes, not empty, prompt + max_tokens within the context)."""
+
+    uid: int
+    ids: bytes
+    sampling: SamplingParams
+    decode: DecodeParams
+
+
+class Abort(Message, frozen=True):
+    """End a request early. Its terminal message (ABORT, or whatever came first) still follows; unknown: ignored."""
+
+    uid: int
+
+
+# ---- scheduler rank 0 -> detokenizer -> front end
+
+
+class Opened(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A request whose first result is in this step."""
+
+    uid: int
+    cached_tokens: int  # prompt tokens found in the prefix cache
+    decode: DecodeParams
+
+
+class Stats(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The scheduler's gauges and its totals since start."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_used_tokens: int = 0
+    kv_cached_tokens: int = 0  # held by the prefix cache, free on demand
+    kv_total_tokens: int = 0
+    steps_total: int = 0
+    prefix_query_tokens_total: int = 0
+    prefix_hit_tokens_total: int = 0
+    preemptions_total: int = 0
+
+
+class Step(Message, frozen=True):
+    """The results of one step, row by row: equal-length arrays.
+
+    `uids` int64, `tokens` int32 (-1: no token in this row, as for an abort), `finish` uint8 (`Finish`).
+    `errors` gives the sentence for each row that ended in ERROR. Sent when there are rows, and with only `stats`
+    at least once a second while the scheduler lives.
+    """
+
+    uids: bytes = b""
+    tokens: bytes = b""
+    finish: bytes = b""
+    opened: tuple[Opened, ...] = ()
+    errors: dict[int, str] = {}
+    stats: Stats | None = None
+
+
+class Text(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """New text of one request. `stopped_by` is the stop string that ended it; the scheduler is told by an Abort."""
+
+    uid: int
+    text: str
+    num_tokens: int  # tokens of the answer so far
+    cached_tokens: int
+    finish: Finish = Finish.RUNNING
+    stopped_by: str | None = None
+    error: str | None = None
+
+
+class Texts(Message, frozen=True):
+    """What one step means in words."""
+
+    items: tuple[Text, ...] = ()
+    stats: Stats | None = None
+
+
+TO_TOKENIZER = Tokenize
+TO_SCHEDULER = Generate | Abort
+TO_DETOKENIZER = Step
+TO_FRONTEND = Tokenized | Texts
