@@ -1,0 +1,1 @@
+"""The small real model that the demo and the tests serve."""
