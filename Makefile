@@ -1,0 +1,90 @@
+# Everything a person does here, one line each; `make help` lists them. Each phase prints one line with its seconds
+# (.ci/phase) and leaves its output in logs/NAME.log.
+SHELL := /bin/bash
+PHASE := python3 .ci/phase
+PY := .venv/bin/python
+CLUSTER := PYTHONPATH=tests python3 -m cluster
+PYTEST := $(PY) -m pytest -q
+UNIT := tests/minisgl tests/minisgl_operator tests/contract
+.DEFAULT_GOAL := help
+.PHONY: help demo test venv model cluster-build cluster-up cluster-down kubeconfig image generate lint test-unit \
+        test-charts test-e2e figures clean-cache
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- the two commands
+
+demo:  ## from nothing to an answer: cluster, operator, model, a question; leaves the cluster running
+	@$(PHASE) venv --hint "check that pip reaches its index, then: make demo" -- .ci/venv
+	@$(PHASE) model -- $(MAKE) -s model
+	@$(PHASE) cluster-build --hint "make cluster-build shows all output" -- $(MAKE) -s cluster-build
+	@$(PHASE) cluster-up --hint "make cluster-down, then: make demo" -- $(MAKE) -s cluster-up
+	@$(PHASE) demo --show --hint "kubectl describe msgl -n models, with KUBECONFIG=\$$(make -s kubeconfig)" -- \
+	    env PYTHONPATH=tests $(PY) -m cluster.demo
+
+test:  ## everything: lint, unit, CPU engine, charts, and end to end on the real cluster
+	@$(PHASE) venv --hint "check that pip reaches its index, then: make test" -- .ci/venv
+	@$(PHASE) lint --hint "make lint; the formatter mends with: .venv/bin/ruff format" -- $(MAKE) -s lint
+	@$(PHASE) model -- $(MAKE) -s model
+	@$(PHASE) cluster-build --hint "make cluster-build shows all output" -- $(MAKE) -s cluster-build
+	@$(PHASE) unit --show --hint "make test-unit" -- $(MAKE) -s test-unit
+	@$(PHASE) charts --show --hint "make test-charts" -- $(MAKE) -s test-charts
+	@$(PHASE) cluster-up --hint "make cluster-down, then: make cluster-up" -- $(MAKE) -s cluster-up
+	@$(PHASE) e2e --show --hint "the cluster still runs: make test-e2e; make cluster-down ends it" -- $(MAKE) -s test-e2e
+	@$(PHASE) cluster-down -- $(MAKE) -s cluster-down
+
+# ---- what the two are made of
+
+venv:  ## .venv with both packages editable and all tools
+	@.ci/venv
+
+model: venv-quiet  ## convert the small real model once; prints its folder
+	@PYTHONPATH=tests $(PY) -m models
+
+cluster-build:  ## build what the cluster is made of (Go, images' base); cached
+	@$(CLUSTER) build
+
+cluster-up: venv-quiet model-quiet  ## start the real one-node Kubernetes, with our images in it
+	@$(CLUSTER) up
+
+cluster-down:  ## end it: no process, mount, link or cgroup stays
+	@$(CLUSTER) down
+
+kubeconfig:  ## print the path of its kubeconfig
+	@$(CLUSTER) kubeconfig
+
+image: venv-quiet  ## build the operator's and the runtime's image and load them; prints their names
+	@$(CLUSTER) image
+
+generate: venv-quiet  ## write all that is derived: CRD, RBAC, value schemas, argument tables, versions
+	@$(PY) -m minisgl_operator.generate
+
+lint: venv-quiet  ## format, lint, types, layers, YAML, generated files up to date
+	@.venv/bin/ruff format --check -q . || { echo "not formatted; run: .venv/bin/ruff format ."; exit 1; }
+	@.venv/bin/ruff check -q .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
+	@.venv/bin/yamllint -s charts manifests tests .pre-commit-config.yaml
+	@$(PY) -m minisgl_operator.generate --check
+
+test-unit: venv-quiet model-quiet  ## tests without root and without a cluster (minutes)
+	@$(PYTEST) $(UNIT) -m "not cluster"
+
+test-charts: venv-quiet  ## charts and manifests against their schemas; needs make cluster-build once
+	@$(PYTEST) tests/charts
+
+test-e2e: venv-quiet  ## end to end on the cluster of make cluster-up (or: KUBECONFIG and image names of your own)
+	@set -a; [ -n "$$MINISGL_OPERATOR_IMAGE" ] || eval "$$($(CLUSTER) env --export)"; $(PYTEST) tests/e2e
+
+figures: venv-quiet  ## measure on the running cluster what the README's table shows
+	@set -a; eval "$$($(CLUSTER) env --export)"; PYTHONPATH=tests $(PY) tests/e2e/figures.py
+
+clean-cache:  ## empty the cache of built and fetched things
+	@$(CLUSTER) clean-cache
+
+.PHONY: venv-quiet model-quiet
+venv-quiet:
+	@.ci/venv >&2
+model-quiet: venv-quiet
+	@PYTHONPATH=tests $(PY) -m models >/dev/null
