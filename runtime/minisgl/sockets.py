@@ -73,7 +73,7 @@ class Inbox(Generic[T]):
     def _decode(self, data: bytes) -> T | None:
         try:
             message: T = self._decoder.decode(data)
-        except msgspec.DecodeError as error:  # ValidationError included; the peer stays
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # the peer stays
             self.dropped += 1
             logger.warning("message dropped inbox=%s bytes=%d error=%s", self.name, len(data), error)
             return None
