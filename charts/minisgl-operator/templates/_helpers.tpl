@@ -1,0 +1,71 @@
+{{/* All objects carry the release's name: `helm install minisgl-operator` gives minisgl-operator, another name its own. */}}
+{{- define "minisgl-operator.name" -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* What selects the operator's pod; never changes between versions. */}}
+{{- define "minisgl-operator.selector" -}}
+app.kubernetes.io/name: minisgl-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "minisgl-operator.labels" -}}
+{{ include "minisgl-operator.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: minisgl
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "minisgl-operator.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end }}
+
+{{/* What both of its containers, the operator and `helm test`, may do: nothing. PSS restricted. */}}
+{{- define "minisgl-operator.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "minisgl-operator.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/* The operator's rules, generated beside its calls. The Lease's go into a Role of the operator's own namespace. */}}
+{{- define "minisgl-operator.rules.models" -}}
+{{- $rules := list }}
+{{- range .Files.Get "files/rules.yaml" | fromYamlArray }}
+{{- if not (has "coordination.k8s.io" .apiGroups) }}{{ $rules = append $rules . }}{{ end }}
+{{- end }}
+{{- toYaml $rules }}
+{{- end }}
+
+{{- define "minisgl-operator.rules.lease" -}}
+{{- $rules := list }}
+{{- range .Files.Get "files/rules.yaml" | fromYamlArray }}
+{{- if has "coordination.k8s.io" .apiGroups }}{{ $rules = append $rules . }}{{ end }}
+{{- end }}
+{{- toYaml $rules }}
+{{- end }}
+
+{{/* The operator's settings; their meaning is in operator/minisgl_operator/settings.py. */}}
+{{- define "minisgl-operator.env" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- end }}
