@@ -1,0 +1,227 @@
+"""The only door to the Kubernetes API: read, server-side apply, status, event. Plain dicts in, plain dicts out.
+
+Declares which rights its calls need (RULES): manifests and charts are generated from that list. Knows nothing of what
+the objects mean. No call waits longer than its time-out; every failure is an `errors.ApiError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, Protocol
+
+import aiohttp
+
+from minisgl import __version__
+from minisgl_operator import api, errors
+from minisgl_operator.api import Key
+from minisgl_operator.metrics import Metrics
+
+Object = dict[str, Any]
+
+# Watches and their lists are kopf's (`handlers`); get, list and patch are the calls below. A server-side apply of a
+# missing object is authorised as "create" but stands in the audit log as "patch".
+RULES: list[dict[str, list[str]]] = [
+    {"apiGroups": [api.GROUP], "resources": [api.PLURAL], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": [api.GROUP], "resources": [f"{api.PLURAL}/status"], "verbs": ["patch"]},
+    {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "list", "watch", "create", "patch"]},
+    {
+        "apiGroups": [""],
+        "resources": ["services", "serviceaccounts"],
+        "verbs": ["get", "list", "watch", "create", "patch"],
+    },
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
+]
+
+REQUEST_TIMEOUT_SECONDS = 15.0  # a healthy API server answers in milliseconds; kopf's own default is 300
+PAGE = 500  # objects per list answer
+
+
+class Child(Enum):
+    """The kinds of children, with their API path prefix and plural."""
+
+    DEPLOYMENT = ("Deployment", "/apis/apps/v1", "deployments")
+    SERVICE = ("Service", "/api/v1", "services")
+    SERVICE_ACCOUNT = ("ServiceAccount", "/api/v1", "serviceaccounts")
+
+    def __init__(self, kind: str, prefix: str, plural: str) -> None:
+        self.kind = kind
+        self.prefix = prefix
+        self.plural = plural
+
+
+class Cluster(Protocol):
+    """What the reconciler needs of a cluster; the tests have a strict one in memory."""
+
+    async def models(self) -> list[Key]:
+        """All models in the watched namespaces."""
+
+    async def model(self, key: Key) -> Object | None:
+        """One model, or None."""
+
+    async def child(self, child: Child, key: Key) -> Object | None:
+        """The object that has a child's name, whoever owns it, or None."""
+
+    async def pods(self, key: Key) -> list[Object]:
+        """The pods that carry the model's label."""
+
+    async def apply(self, child: Child, body: Object, *, force: bool) -> Object:
+        """Server-side apply; `force` takes over fields that others changed. Returns the stored object."""
+
+    async def apply_status(self, key: Key, uid: str, status: Object) -> None:
+        """Write the whole status of the model with this uid; another uid is a Conflict."""
+
+    async def event(self, model: Object, kind: str, reason: str, message: str, now: str) -> None:
+        """Post an Event of type `kind` (Normal, Warning) about a model."""
+
+
+class KubernetesCluster:
+    """The real one, over kubernetes.aio's transport (TLS, tokens and their renewal are its business)."""
+
+    def __init__(self, client: Any, namespaces: Sequence[str], metrics: Metrics) -> None:
+        self._client = client
+        self._namespaces = namespaces
+        self._metrics = metrics
+
+    async def close(self) -> None:
+        """Release the connections."""
+        await self._client.close()
+
+    async def models(self) -> list[Key]:
+        """All models in the watched namespaces."""
+        found: list[Key] = []
+        for namespace in self._namespaces or ("",):
+            where = f"/namespaces/{namespace}" if namespace else ""
+            path = f"/apis/{api.API_VERSION}{where}/{api.PLURAL}"
+            items = await self._list(path, api.PLURAL, {})
+            found += [Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items]
+        return found
+
+    async def model(self, key: Key) -> Object | None:
+        """One model, or None."""
+        return await self._get(_model_path(key), api.PLURAL)
+
+    async def child(self, child: Child, key: Key) -> Object | None:
+        """The object that has a child's name, whoever owns it, or None."""
+        return await self._get(f"{child.prefix}/namespaces/{key.namespace}/{child.plural}/{key.name}", child.plural)
+
+    async def pods(self, key: Key) -> list[Object]:
+        """The pods that carry the model's label."""
+        query = {"labelSelector": f"{api.MODEL_LABEL}={key.name}"}
+        return await self._list(f"/api/v1/namespaces/{key.namespace}/pods", "pods", query)
+
+    async def apply(self, child: Child, body: Object, *, force: bool) -> Object:
+        """Server-side apply; `force` takes over fields that others changed. Returns the stored object."""
+        meta = body["metadata"]
+        path = f"{child.prefix}/namespaces/{meta['namespace']}/{child.plural}/{meta['name']}"
+        return await self._apply(path, child.plural, body, force=force)
+
+    async def apply_status(self, key: Key, uid: str, status: Object) -> None:
+        """Write the whole status of the model with this uid; another uid is a Conflict."""
+        body = {
+            "apiVersion": api.API_VERSION,
+            "kind": api.KIND,
+            "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
+            "status": status,
+        }
+        await self._apply(f"{_model_path(key)}/status", f"{api.PLURAL}/status", body, force=True)
+
+    async def event(self, model: Object, kind: str, reason: str, message: str, now: str) -> None:
+        """Post an Event of type `kind` (Normal, Warning) about a model."""
+        meta = model["metadata"]
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{meta['name']}.{uuid.uuid4().hex[:16]}", "namespace": meta["namespace"]},
+            "involvedObject": {
+                "apiVersion": api.API_VERSION,
+                "kind": api.KIND,
+                "name": meta["name"],
+                "namespace": meta["namespace"],
+                "uid": meta["uid"],
+                "resourceVersion": meta["resourceVersion"],
+            },
+            "type": kind,
+            "reason": reason,
+            "message": message[:1024],  # the API server's limit
+            "source": {"component": api.FIELD_MANAGER},
+            "reportingComponent": api.FIELD_MANAGER,
+            "reportingInstance": api.FIELD_MANAGER,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        await self._request("POST", f"/api/v1/namespaces/{meta['namespace']}/events", "create events", body=body)
+
+    async def _get(self, path: str, plural: str) -> Object | None:
+        try:
+            return await self._request("GET", path, f"get {plural}")
+        except errors.NotFound:
+            return None
+
+    async def _list(self, path: str, plural: str, query: dict[str, str]) -> list[Object]:
+        items: list[Object] = []
+        page = {**query, "limit": str(PAGE)}
+        while True:
+            answer = await self._request("GET", path, f"list {plural}", query=page)
+            items += answer["items"]
+            if not (token := answer["metadata"].get("continue")):
+                return items
+            page["continue"] = token
+
+    async def _apply(self, path: str, plural: str, body: Object, *, force: bool) -> Object:
+        query = {"fieldManager": api.FIELD_MANAGER, "force": "true" if force else "false"}
+        return await self._request("PATCH", path, f"patch {plural}", query=query, body=body)
+
+    async def _request(
+        self, method: str, path: str, where: str, query: dict[str, str] | None = None, body: Object | None = None
+    ) -> Object:
+        """One call. `where` ("patch services") names it in errors and metrics."""
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            kind = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
+            headers["Content-Type"] = kind
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
+                request = await self._client.param_serialize(
+                    method,
+                    path,
+                    query_params=list((query or {}).items()),
+                    header_params=headers,
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+                answer = await self._client.call_api(*request, _request_timeout=REQUEST_TIMEOUT_SECONDS)
+                data = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._metrics.api_errors.labels(where, "0").inc()
+            raise errors.Unavailable(where, 0, f"no answer from the API server ({error or 'time-out'})") from error
+        if not 200 <= answer.status <= 299:
+            if answer.status != 404:
+                self._metrics.api_errors.labels(where, str(answer.status)).inc()
+            raise errors.api_error(where, answer.status, data, answer.getheader("Retry-After"))
+        result: Object = json.loads(data)
+        return result
+
+
+def _model_path(key: Key) -> str:
+    return f"/apis/{api.API_VERSION}/namespaces/{key.namespace}/{api.PLURAL}/{key.name}"
+
+
+async def connect(namespaces: Sequence[str], metrics: Metrics) -> KubernetesCluster:
+    """Connect with the pod's service account, or outside a cluster with KUBECONFIG."""
+    from kubernetes.aio import client, config
+
+    configuration = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+    except config.ConfigException:
+        await config.load_kube_config(client_configuration=configuration)
+    configuration.retries = None  # the queue retries, with back-off and with fresh eyes
+    api_client = client.ApiClient(configuration)
+    api_client.user_agent = f"{api.FIELD_MANAGER}/{__version__}"
+    return KubernetesCluster(api_client, namespaces, metrics)

@@ -1,0 +1,74 @@
+"""What can go wrong while a model is reconciled, and who deals with it.
+
+OperatorError
+├── SpecError          the spec cannot become pods        -> condition InvalidSpec, no retry
+├── NameTaken          a child's name is somebody else's  -> condition NameConflict, looked at again on resync
+└── ApiError           the API server answered no
+    ├── Refused        400, 422: the child is not valid   -> condition InvalidSpec
+    ├── Forbidden      403: a right is missing            -> condition Forbidden, retried
+    ├── Conflict       409: somebody else was faster      -> retried at once
+    ├── NotFound       404                                -> mostly None where objects are read
+    └── Unavailable    429, 5xx, time-out, no connection  -> retried with back-off, nothing is written
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class OperatorError(Exception):
+    """Base of all errors that the reconciler expects."""
+
+
+class SpecError(OperatorError):
+    """The spec cannot become pods; the text says which value is wrong and what to use."""
+
+
+class NameTaken(OperatorError):
+    """An object of a child's kind and name exists and is not ours."""
+
+
+class ApiError(OperatorError):
+    """The API server answered with an error. `where` is the verb and the resource; `status` 0: no answer came."""
+
+    def __init__(self, where: str, status: int, message: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{where}: {message}")
+        self.where = where
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+
+
+class Refused(ApiError):
+    """The object is not valid (400, 422)."""
+
+
+class Forbidden(ApiError):
+    """Access is denied (403)."""
+
+
+class Conflict(ApiError):
+    """Another writer was faster, or owns a field (409)."""
+
+
+class NotFound(ApiError):
+    """No such object or resource (404)."""
+
+
+class Unavailable(ApiError):
+    """The API server is overloaded, failing or out of reach."""
+
+
+CLASSES: dict[int, type[ApiError]] = {400: Refused, 403: Forbidden, 404: NotFound, 409: Conflict, 422: Refused}
+
+
+def api_error(where: str, status: int, body: bytes, retry_after: str | None = None) -> ApiError:
+    """Make the error that belongs to an HTTP answer; the sentence is the server's own."""
+    try:
+        parsed: Any = json.loads(body)
+        message = str(parsed["message"])
+    except (ValueError, KeyError, TypeError):
+        message = body[:300].decode(errors="replace") or f"HTTP {status}"
+    seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
+    return CLASSES.get(status, Unavailable)(where, status, message, seconds)
