@@ -1,0 +1,3 @@
+module minisgl.io/cluster/pause
+
+go 1.26.0
