@@ -41,31 +41,20 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* The operator's rules, generated beside its calls. The Lease's go into a Role of the operator's own namespace. */}}
-{{- define "minisgl-operator.rules.models" -}}
-{{- $rules := list }}
-{{- range .Files.Get "files/rules.yaml" | fromYamlArray }}
-{{- if not (has "coordination.k8s.io" .apiGroups) }}{{ $rules = append $rules . }}{{ end }}
+{{/* The operator's settings; `python -m minisgl_operator --help` explains them. Unset ones keep its own defaults. */}}
+{{- define "minisgl-operator.args" -}}
+{{- with .Values.watchNamespaces }}
+- --watch-namespaces={{ join "," . }}
 {{- end }}
-{{- toYaml $rules }}
+{{- with .Values.runtime.image }}
+- --runtime-image={{ . }}
 {{- end }}
-
-{{- define "minisgl-operator.rules.lease" -}}
-{{- $rules := list }}
-{{- range .Files.Get "files/rules.yaml" | fromYamlArray }}
-{{- if has "coordination.k8s.io" .apiGroups }}{{ $rules = append $rules . }}{{ end }}
+- --runtime-image-pull-policy={{ .Values.runtime.imagePullPolicy }}
+{{- with .Values.runtime.runtimeClassName }}
+- --runtime-class-name={{ . }}
 {{- end }}
-{{- toYaml $rules }}
-{{- end }}
-
-{{/* The operator's settings; their meaning is in operator/minisgl_operator/settings.py. */}}
-{{- define "minisgl-operator.env" -}}
-- name: POD_NAME
-  valueFrom:
-    fieldRef:
-      fieldPath: metadata.name
-- name: POD_NAMESPACE
-  valueFrom:
-    fieldRef:
-      fieldPath: metadata.namespace
+- --metrics-port={{ int .Values.metrics.port }}
+- --resync-seconds={{ int .Values.resyncSeconds }}
+- --workers={{ int .Values.workers }}
+- --log-format={{ .Values.logFormat }}
 {{- end }}

@@ -1,0 +1,147 @@
+"""What `helm install` of the model chart gives the cluster, over its values."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import jsonschema
+import pytest
+
+from charts import openapi
+from charts.helm import MONITORING, RenderError, template, validate
+
+POD_TEMPLATE = {
+    "metadata": {"labels": {"team": "ml"}, "annotations": {"example.org/note": "a: b"}},
+    "spec": {
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "runtimeClassName": "nvidia",
+        "priorityClassName": "high",
+        "imagePullSecrets": [{"name": "registry"}],
+    },
+}
+VALUES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "folder in a claim": {"model": {"source": "pvc://models/some/folder"}, "replicas": 0},
+    "gated model": {
+        "model": {
+            "source": "hf://org/name@v1.0",
+            "servedName": "org/name:latest",
+            "tokenSecret": {"name": "hub", "key": "token"},
+        }
+    },
+    "gpus": {
+        "device": {"type": "cuda", "resourceName": "nvidia.com/mig-1g.5gb"},
+        "runtime": {"tensorParallelSize": 4, "attentionBackend": "fa,fi", "memoryRatio": 0.85, "silentOutput": True},
+        "resources": {"requests": {"cpu": 4, "memory": "8Gi"}, "limits": {"memory": "16Gi"}},
+    },
+    "own image and pod": {
+        "image": "registry.example/runtime:1",
+        "imagePullPolicy": "Never",
+        "podTemplate": POD_TEMPLATE,
+    },
+    "autoscaled": {"replicas": None},
+    "monitored": {"podMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}},
+}
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_the_model_is_one_that_the_operator_knows(values: dict[str, Any]) -> None:
+    openapi.validate(template("minisgl-model", values).one("MiniSGLModel"), openapi.minisgl())
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_every_test_pod_is_valid_and_restricted(values: dict[str, Any]) -> None:
+    (pod,) = template("minisgl-model", values).hooks()
+    validate(pod)
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    (container,) = pod["spec"]["containers"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    ast.parse(container["command"][2])
+
+
+def test_every_value_arrives_in_the_spec_as_it_was_written() -> None:
+    values = {
+        "model": {"source": "hf://org/name@v1", "servedName": "name", "tokenSecret": {"name": "hub", "key": "token"}},
+        "device": {"type": "cuda", "resourceName": "amd.com/gpu"},
+        "runtime": {"numTokens": 1000000, "memoryRatio": 0.85, "dtype": "float16", "silentOutput": True},
+        "replicas": 3,
+        "image": "registry.example/runtime:1",
+        "imagePullPolicy": "Always",
+        "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "3Gi"}},
+        "podTemplate": POD_TEMPLATE,
+    }
+    assert template("minisgl-model", values).one("MiniSGLModel")["spec"] == values
+
+
+def test_what_is_not_set_is_left_to_the_operator() -> None:
+    spec = template("minisgl-model", {"replicas": None}).one("MiniSGLModel")["spec"]
+    assert spec == {"model": {"source": "hf://HuggingFaceTB/SmolLM2-135M-Instruct"}, "device": {"type": "cpu"}}
+
+
+@pytest.mark.parametrize("number", [2, 256, 100_000, 1_000_000, 123_456_789, 2**31 - 1])
+def test_a_large_number_keeps_its_digits(number: int) -> None:
+    for flags in ((), ("--set", f"runtime.numTokens={number}")):
+        values = {} if flags else {"runtime": {"numTokens": number}}
+        runtime = template("minisgl-model", values, *flags).one("MiniSGLModel")["spec"]["runtime"]
+        assert runtime == {"numTokens": number}
+        assert isinstance(runtime["numTokens"], int)
+
+
+@pytest.mark.parametrize("text", ["yes", "1e3", "a: b", "{{ .Values }}", "#x", "'\"", "null"])
+def test_hostile_text_stays_text(text: str) -> None:
+    values = {"podTemplate": {"metadata": {"annotations": {"example.org/note": text}}}, "image": text}
+    spec = template("minisgl-model", values).one("MiniSGLModel")["spec"]
+    assert spec["podTemplate"]["metadata"]["annotations"] == {"example.org/note": text}
+    assert spec["image"] == text
+
+
+def test_the_model_is_named_like_the_release_or_as_it_is_told() -> None:
+    assert template("minisgl-model", name="smollm2").one("MiniSGLModel")["metadata"]["name"] == "smollm2"
+    assert template("minisgl-model", {"name": "other"}, name="x").one("MiniSGLModel")["metadata"]["name"] == "other"
+
+
+def test_the_test_pod_asks_the_service_of_its_model_and_runs_like_it() -> None:
+    values = {"name": "other", "image": "registry.example/runtime:1", "podTemplate": POD_TEMPLATE}
+    (pod,) = template("minisgl-model", values).hooks()
+    (container,) = pod["spec"]["containers"]
+    assert container["args"][0] == "http://other"
+    assert container["image"] == "registry.example/runtime:1"
+    assert pod["spec"]["runtimeClassName"] == "nvidia"
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_a_monitor_needs_a_value_and_a_cluster_that_knows_it() -> None:
+    wanted = VALUES["monitored"]
+    assert template("minisgl-model", wanted).of("PodMonitor") == []
+    assert template("minisgl-model", {}, *MONITORING).of("PodMonitor") == []
+    monitor = template("minisgl-model", wanted, *MONITORING).one("PodMonitor")
+    openapi.validate(monitor, openapi.prometheus("podmonitors"))
+    monitor["spec"]["podMetricsEndpoints"][0]["portt"] = "http"
+    with pytest.raises(jsonschema.ValidationError, match="portt"):
+        openapi.validate(monitor, openapi.prometheus("podmonitors"))
+
+
+@pytest.mark.parametrize(
+    ("values", "path"),
+    [
+        ({"modell": {}}, "modell"),
+        ({"model": {"source": "/models/x"}}, "/model/source"),
+        ({"model": {"source": "pvc://models/../secret"}}, "/model/source"),
+        ({"model": {"path": "x"}}, "/model"),
+        ({"device": {"type": "tpu"}}, "/device/type"),
+        ({"runtime": {"numPagess": 2}}, "/runtime"),
+        ({"runtime": {"tensorParallelSize": 0}}, "/runtime/tensorParallelSize"),
+        ({"runtime": {"tensorParallelSize": "two"}}, "/runtime/tensorParallelSize"),
+        ({"runtime": {"dtype": "float8"}}, "/runtime/dtype"),
+        ({"replicas": -1}, "/replicas"),
+        ({"podTemplate": {"spec": {"hostNetwork": True}}}, "/podTemplate/spec"),
+        ({"podMonitor": {"interval": "often"}}, "/podMonitor/interval"),
+        ({"name": "9lives"}, "/name"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_path(values: dict[str, Any], path: str) -> None:
+    with pytest.raises(RenderError, match=path):
+        template("minisgl-model", values)
