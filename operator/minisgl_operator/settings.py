@@ -32,7 +32,7 @@ class Settings(BaseModel):
     runtime_image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         default="IfNotPresent", description="imagePullPolicy of models that name none."
     )
-    runtime_class_name: str = Field(default="", description="RuntimeClass of GPU models that name none, e.g. nvidia.")
+    runtime_class_name: str = Field(default="", description="RuntimeClass of models that name none, e.g. nvidia.")
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8080, description="Port of /metrics; 0 turns it off."
     )
