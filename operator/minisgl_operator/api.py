@@ -250,6 +250,6 @@ def selector(name: str) -> dict[str, str]:
     return {MODEL_LABEL: name}
 
 
-def url(name: str, namespace: str) -> str:
+def url(key: Key) -> str:
     """Base URL that an OpenAI client within the cluster uses."""
-    return f"http://{name}.{namespace}.svc/v1"
+    return f"http://{key.name}.{key.namespace}.svc/v1"

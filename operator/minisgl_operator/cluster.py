@@ -10,7 +10,6 @@ import asyncio
 import json
 import uuid
 from collections.abc import Sequence
-from enum import Enum
 from typing import Any, Protocol
 
 import aiohttp
@@ -19,8 +18,7 @@ from minisgl import __version__
 from minisgl_operator import api, errors
 from minisgl_operator.api import Key
 from minisgl_operator.metrics import Metrics
-
-Object = dict[str, Any]
+from minisgl_operator.objects import Child, Object
 
 # Watches and their lists are kopf's (`handlers`); get, list and patch are the calls below. A server-side apply of a
 # missing object is authorised as "create" but stands in the audit log as "patch".
@@ -39,19 +37,6 @@ RULES: list[dict[str, list[str]]] = [
 
 REQUEST_TIMEOUT_SECONDS = 15.0  # a healthy API server answers in milliseconds; kopf's own default is 300
 PAGE = 500  # objects per list answer
-
-
-class Child(Enum):
-    """The kinds of children, with their API path prefix and plural."""
-
-    DEPLOYMENT = ("Deployment", "/apis/apps/v1", "deployments")
-    SERVICE = ("Service", "/api/v1", "services")
-    SERVICE_ACCOUNT = ("ServiceAccount", "/api/v1", "serviceaccounts")
-
-    def __init__(self, kind: str, prefix: str, plural: str) -> None:
-        self.kind = kind
-        self.prefix = prefix
-        self.plural = plural
 
 
 class Cluster(Protocol):
@@ -218,9 +203,9 @@ async def connect(namespaces: Sequence[str], metrics: Metrics) -> KubernetesClus
 
     configuration = client.Configuration()
     try:
-        config.load_incluster_config(client_configuration=configuration)
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
-        await config.load_kube_config(client_configuration=configuration)
+        await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     configuration.retries = None  # the queue retries, with back-off and with fresh eyes
     api_client = client.ApiClient(configuration)
     api_client.user_agent = f"{api.FIELD_MANAGER}/{__version__}"

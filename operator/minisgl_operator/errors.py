@@ -3,6 +3,7 @@
 OperatorError
 ├── SpecError          the spec cannot become pods        -> condition InvalidSpec, no retry
 ├── NameTaken          a child's name is somebody else's  -> condition NameConflict, looked at again on resync
+├── Leftover           a child of a deleted namesake       -> condition Replacing, looked at again soon
 └── ApiError           the API server answered no
     ├── Refused        400, 422: the child is not valid   -> condition InvalidSpec
     ├── Forbidden      403: a right is missing            -> condition Forbidden, retried
@@ -16,6 +17,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from minisgl_operator.objects import Child
+
 
 class OperatorError(Exception):
     """Base of all errors that the reconciler expects."""
@@ -27,6 +30,14 @@ class SpecError(OperatorError):
 
 class NameTaken(OperatorError):
     """An object of a child's kind and name exists and is not ours."""
+
+    def __init__(self, child: Child, message: str) -> None:
+        super().__init__(message)
+        self.child = child
+
+
+class Leftover(OperatorError):
+    """A child belongs to a deleted model of the same name, and is being collected."""
 
 
 class ApiError(OperatorError):

@@ -9,7 +9,7 @@ from minisgl_operator.api import Key, Spec
 from minisgl_operator.build.deployment import build_deployment
 from minisgl_operator.build.hashing import seal
 from minisgl_operator.build.network import build_service, build_service_account
-from minisgl_operator.cluster import Child, Object
+from minisgl_operator.objects import Child, Object
 from minisgl_operator.settings import Settings
 
 __all__ = ["children"]

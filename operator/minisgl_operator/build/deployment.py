@@ -15,7 +15,7 @@ from minisgl_operator.build.hashing import digest
 from minisgl_operator.build.launch import PORT, build_launch
 from minisgl_operator.build.meta import build_metadata
 from minisgl_operator.build.source import Source, build_source
-from minisgl_operator.cluster import Object
+from minisgl_operator.objects import Object
 from minisgl_operator.settings import Settings
 
 CONTAINER = "minisgl"
@@ -75,7 +75,7 @@ def _template(key: Key, spec: Spec, settings: Settings, image: str) -> Object:
         # NCCL's rings lie in shared memory, and a container's /dev/shm has only 64 MB.
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108
-    runtime_class = pod.spec.runtime_class_name or (settings.runtime_class_name if spec.device.type == "cuda" else "")
+    runtime_class = pod.spec.runtime_class_name or settings.runtime_class_name
     placement = {
         "nodeSelector": pod.spec.node_selector,
         "tolerations": [each.model_dump(by_alias=True, exclude_none=True) for each in pod.spec.tolerations],

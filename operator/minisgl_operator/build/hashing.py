@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from minisgl_operator import api
-from minisgl_operator.cluster import Object
+from minisgl_operator.objects import Object
 
 
 def digest(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minisgl_operator import api
 from minisgl_operator.api import Key
-from minisgl_operator.cluster import Object
+from minisgl_operator.objects import Object
 
 
 def build_metadata(key: Key, uid: str) -> Object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from minisgl_operator import api
 from minisgl_operator.api import Key
 from minisgl_operator.build.meta import build_metadata
-from minisgl_operator.cluster import Object
+from minisgl_operator.objects import Object
 
 
 def build_service(key: Key, uid: str) -> Object:

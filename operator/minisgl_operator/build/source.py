@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minisgl_operator.api import Model
-from minisgl_operator.cluster import Object
+from minisgl_operator.objects import Object
 
 MODELS = "/models"
 CACHE = "/cache"

@@ -1,0 +1,91 @@
+"""Does a child still look as we want it? Pure comparison of the wanted object with the stored one.
+
+Only fields that we want are compared: what the API server defaults, other writers add (a sidecar's annotation,
+`kubectl rollout restart`) or the status says is none of our business. Fields that we no longer want are caught by the
+applied-hash, not here.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from minisgl_operator import api
+from minisgl_operator.api import Key
+from minisgl_operator.errors import Leftover, NameTaken
+from minisgl_operator.objects import Children, Object
+
+# Lists that the API server merges by key, as server-side apply does; all other lists are compared whole.
+MERGE_KEYS = {
+    "containers": "name",
+    "env": "name",
+    "volumes": "name",
+    "imagePullSecrets": "name",
+    "volumeMounts": "mountPath",
+    "ownerReferences": "uid",
+}
+SUFFIXES = {
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    "": Decimal(1),
+    "k": Decimal(10) ** 3,
+    **{unit: Decimal(10) ** (3 * power) for power, unit in enumerate("MGTPE", start=2)},
+    **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", start=1)},
+}
+
+
+def differs(wanted: Object, stored: Object) -> bool:
+    """Whether `wanted` has to be applied again."""
+    return not _holds(wanted, stored, "")
+
+
+def _holds(wanted: Any, stored: Any, field: str) -> bool:
+    if isinstance(wanted, dict) and isinstance(stored, dict):
+        if field in ("requests", "limits"):
+            return all(name in stored and _quantity(size) == _quantity(stored[name]) for name, size in wanted.items())
+        return all(name in stored and _holds(value, stored[name], name) for name, value in wanted.items())
+    if isinstance(wanted, list) and isinstance(stored, list) and field in MERGE_KEYS:
+        key = MERGE_KEYS[field]
+        by_key = {item.get(key): item for item in stored}
+        return all(item[key] in by_key and _holds(item, by_key[item[key]], "") for item in wanted)
+    if isinstance(wanted, list) and isinstance(stored, list) and field == "ports":
+        # Merged by number and protocol; we have one port, and the API server adds fields to it.
+        return all(any(_holds(port, other, "") for other in stored) for port in wanted)
+    return bool(wanted == stored)
+
+
+def _quantity(text: int | str) -> Decimal:
+    """`500m` -> 0.5. The API server stores quantities in its own spelling (0.5 becomes 500m)."""
+    number = str(text)
+    unit = number.lstrip("+-.0123456789")
+    if unit[:1] in ("e", "E") and unit[1:]:
+        return Decimal(number)
+    return Decimal(number.removesuffix(unit)) * SUFFIXES[unit]
+
+
+def check_owners(key: Key, model: Object, stored: Children) -> None:
+    """Raises NameTaken for a child that is somebody else's, Leftover for one of a deleted model of the same name.
+
+    An object without any controller that we once applied is ours: somebody removed its owner reference.
+    """
+    for child, body in stored.items():
+        if body is None:
+            continue
+        owners = body["metadata"].get("ownerReferences", [])
+        owner = next((each for each in owners if each.get("controller")), None)
+        if owner is None and _applied_by_us(body):
+            continue
+        if owner is None or (owner["kind"], owner["name"]) != (api.KIND, key.name):
+            holder = "nobody" if owner is None else f"{owner['kind']} {owner['name']}"
+            text = f"{child.kind} {key.name} exists and belongs to {holder}; delete it, or give this model another name"
+            raise NameTaken(child, text)
+        if owner["uid"] != model["metadata"]["uid"]:
+            raise Leftover(f"{child.kind} {key.name} of a deleted model with this name is still going away")
+
+
+def _applied_by_us(body: Object) -> bool:
+    return any(
+        entry.get("manager") == api.FIELD_MANAGER and entry.get("operation") == "Apply"
+        for entry in body["metadata"].get("managedFields", [])
+    )

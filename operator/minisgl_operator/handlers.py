@@ -1,0 +1,52 @@
+"""What the operator listens to: its table of contents. Every event only says which model to look at.
+
+`on.event` leaves no finalizer and no annotation on any object, so nothing hangs when the operator is gone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kopf
+
+from minisgl_operator import api
+from minisgl_operator.api import Key
+from minisgl_operator.queue import Queue
+from minisgl_operator.resync import Resync
+
+REGISTRY = kopf.OperatorRegistry()
+# Beside the models: what they own, narrowed to our label by the API server (see `watch`).
+CHILDREN = (("apps", "v1", "deployments"), ("", "v1", "services"), ("", "v1", "serviceaccounts"), ("", "v1", "pods"))
+
+
+@kopf.on.event(api.GROUP, api.VERSION, api.PLURAL, registry=REGISTRY)
+async def model_changed(namespace: str, name: str, memo: Any, **_: Any) -> None:
+    """A model was created, changed or deleted, or is seen for the first time."""
+    queue: Queue = memo.queue
+    queue.offer(Key(namespace, name))
+
+
+async def child_changed(namespace: str, labels: Any, memo: Any, **_: Any) -> None:
+    """A child was created, changed or deleted; its label names the model."""
+    queue: Queue = memo.queue
+    if model := labels.get(api.MODEL_LABEL):
+        queue.offer(Key(namespace, model))
+
+
+for group, version, plural in CHILDREN:
+    kopf.on.event(group, version, plural, registry=REGISTRY)(child_changed)
+
+
+@kopf.on.login(registry=REGISTRY)
+async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """Kopf's own small logins: the service account in a pod, else KUBECONFIG."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
+@kopf.on.probe(registry=REGISTRY, id="resync_age_seconds")
+async def resync_age(memo: Any, **_: Any) -> float:
+    """Liveness: fail when the models could not be listed for two resync periods."""
+    resync: Resync = memo.resync
+    if resync.is_stale():
+        raise kopf.PermanentError(f"models were last listed {resync.age():.0f} seconds ago")
+    return round(resync.age(), 1)

@@ -1,0 +1,162 @@
+"""One story per model: observe, plan, apply, report. Level-triggered and idempotent: it never asks what has happened.
+
+Reads the model, its children and its pods; applies children that differ from the plan; writes a status that differs
+from the stored one. When all is as it should be, it only reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from minisgl.info import ServerInfo
+from minisgl_operator import status
+from minisgl_operator.api import Key, Spec
+from minisgl_operator.build import children
+from minisgl_operator.cluster import Cluster
+from minisgl_operator.drift import check_owners, differs
+from minisgl_operator.errors import Forbidden, Leftover, NameTaken, NotFound, Refused, SpecError
+from minisgl_operator.facts import Ask
+from minisgl_operator.metrics import Metrics
+from minisgl_operator.objects import Child, Children, Object, condition, is_leaving, is_true
+from minisgl_operator.reasons import Finding, Reason
+from minisgl_operator.settings import Settings
+from minisgl_operator.status import Observation
+
+logger = logging.getLogger(__name__)
+
+NORMAL = {Reason.SERVING, Reason.SCALED_TO_ZERO, Reason.STARTING, Reason.ROLLING_OUT, Reason.SCALING, Reason.REPLACING}
+# Nothing tells us that a right was granted, that an old child is gone, or that a pod answers now: look again.
+LOOK_AGAIN_SECONDS: dict[str, float] = {Reason.FORBIDDEN: 15.0, Reason.REPLACING: 1.0}
+ASK_AGAIN_SECONDS = 5.0
+CONDITIONS = ("Ready", "Reconciling", "Stalled")
+
+
+def utc_now() -> str:
+    """The time as Kubernetes writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Reconciler:
+    """Brings one model at a time to what its spec says. Holds no state that a restart would miss."""
+
+    def __init__(
+        self, cluster: Cluster, settings: Settings, metrics: Metrics, ask: Ask, now: Callable[[], str] = utc_now
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._metrics = metrics
+        self._ask = ask
+        self._now = now
+        self._standing: dict[Key, str] = {}  # model -> its true condition, for the metric
+        self._asked: Counter[str] = Counter()  # pod uid -> questions without an answer
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Do it. Returns seconds after which to look again, or None. Raises ApiError when a retry is due."""
+        model = await self._cluster.model(key)
+        if model is None or is_leaving(model):
+            self._count(key, None)  # the garbage collector deletes the children
+            return None
+        stored: Children = dict.fromkeys(Child)
+        pods: list[Object] = []
+        problem = None
+        try:
+            stored, pods = await self._observe(key)
+            check_owners(key, model, stored)
+            await self._apply(key, model, stored)
+        except NameTaken as error:
+            problem = Finding(Reason.NAME_CONFLICT, str(error), stalled=True)
+            stored = {child: body for child, body in stored.items() if child is not error.child} | {error.child: None}
+        except Leftover as error:
+            problem = Finding(Reason.REPLACING, str(error))
+            stored, pods = dict.fromkeys(Child), []
+        except (SpecError, Refused) as error:
+            text = f"{error}; correct the spec (pods of the last good spec are left alone)"
+            problem = Finding(Reason.INVALID_SPEC, text, stalled=True)
+        except Forbidden as error:
+            if "being terminated" in error.message:
+                return None  # the whole namespace goes away, and this model with it
+            problem = Finding(Reason.FORBIDDEN, f"{error}; grant the operator this right (manifests/rbac.yaml)")
+        seen = Observation(
+            key=key,
+            generation=model["metadata"]["generation"],
+            replicas=model["spec"].get("replicas", 1),
+            deployment=stored[Child.DEPLOYMENT],
+            pods=pods,
+            problem=problem,
+        )
+        previous = model.get("status", {})
+        info, delay = await self._facts(seen, previous)
+        await self._report(model, previous, status.build_status(seen, previous, info, self._now()))
+        return delay if problem is None else LOOK_AGAIN_SECONDS.get(problem.reason, delay)
+
+    async def _observe(self, key: Key) -> tuple[Children, list[Object]]:
+        *found, pods = await asyncio.gather(
+            *(self._cluster.child(child, key) for child in Child), self._cluster.pods(key)
+        )
+        return dict(zip(Child, found, strict=True)), pods
+
+    async def _apply(self, key: Key, model: Object, stored: Children) -> None:
+        """Apply the children that differ from the plan, and put what is stored then into `stored`."""
+        spec = parse(model["spec"])
+        plan = children(key, model["metadata"]["uid"], spec, self._settings, stored[Child.DEPLOYMENT])
+        for child, wanted in plan.items():
+            current = stored[child]
+            if current is None or differs(wanted, current):
+                logger.info("apply kind=%s model=%s", child.kind, key)
+                # Not forced on the first time: a foreign object that appeared meanwhile stays whole.
+                stored[child] = await self._cluster.apply(child, wanted, force=current is not None)
+
+    async def _facts(self, seen: Observation, previous: Object) -> tuple[ServerInfo | None, float | None]:
+        """Ask the pod that speaks for the model, unless status knows it already."""
+        pod = status.spokesman(seen, previous)
+        if pod is None or status.is_known(pod, previous):
+            return None, None
+        uid = pod["metadata"]["uid"]
+        if info := await self._ask(pod):
+            self._asked.pop(uid, None)
+            return info, None
+        self._asked[uid] += 1
+        return None, min(ASK_AGAIN_SECONDS * 2 ** self._asked[uid], float(self._settings.resync_seconds))
+
+    async def _report(self, model: Object, previous: Object, current: Object) -> None:
+        """Write status if it differs, and tell the transition as an Event."""
+        meta = model["metadata"]
+        key = Key(meta["namespace"], meta["name"])
+        self._count(key, next(kind for kind in CONDITIONS if is_true({"status": current}, kind)))
+        if current == previous:
+            return
+        try:
+            await self._cluster.apply_status(key, meta["uid"], current)
+        except NotFound:
+            return  # deleted meanwhile
+        ready, old = condition({"status": current}, "Ready"), condition({"status": previous}, "Ready")
+        if ready is None or ready["reason"] == (old["reason"] if old else Reason.STARTING):
+            return
+        kind = "Normal" if ready["reason"] in NORMAL else "Warning"
+        logger.info("model=%s reason=%s: %s", key, ready["reason"], ready["message"])
+        await self._cluster.event(model, kind, ready["reason"], ready["message"], self._now())
+
+    def _count(self, key: Key, standing: str | None) -> None:
+        if standing is None:
+            self._standing.pop(key, None)
+        else:
+            self._standing[key] = standing
+        counts = Counter(self._standing.values())
+        for kind in CONDITIONS:
+            self._metrics.models.labels(kind).set(counts[kind])
+
+
+def parse(spec: Object) -> Spec:
+    """Read a stored spec; raises SpecError naming the field."""
+    try:
+        return Spec.model_validate(spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("spec", *first["loc"]))
+        raise SpecError(f"{where}={first['input']}: {first['msg']}") from None
