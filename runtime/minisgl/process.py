@@ -70,9 +70,10 @@ class Phase(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The child can work. Scheduler rank 0 adds what the engine decided."""
+    """The child can work. Scheduler rank 0 adds what the engine decided, a tokenizer how many ids it knows."""
 
     facts: dict[str, Any] | None = None
+    vocabulary_size: int | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -83,6 +84,39 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 Status = Phase | Ready | Failed
+
+
+# ---- supervisor -> front end, one JSON line each on its standard input
+
+
+class Progress(msgspec.Struct, frozen=True, tag=True):
+    """How the start goes, for /startupz: the slowest child's phase."""
+
+    process: str
+    phase: str
+    done: int | None = None
+    total: int | None = None
+
+
+class Open(msgspec.Struct, frozen=True, tag=True):
+    """All children can work: warm up, then open the door."""
+
+    facts: dict[str, Any]
+    vocabulary_size: int
+    startup_seconds: dict[str, float]
+
+
+class Drain(msgspec.Struct, frozen=True, tag=True):
+    """Finish what is open within the drain times, then end."""
+
+
+class Break(msgspec.Struct, frozen=True, tag=True):
+    """End every open request with this error now, then end."""
+
+    message: str
+
+
+Order = Progress | Open | Drain | Break
 
 
 class Heartbeats:
@@ -112,8 +146,8 @@ class Supervisor:
         self.config = config
         self.heartbeats = Heartbeats(Path(config.ipc), len(config.heartbeat_names))
         self._writing = threading.Lock()
-        self._orders: list[bytes] = []
-        self._on_order: Callable[[bytes], None] | None = None
+        self._orders: list[Order] = []
+        self._on_order: Callable[[Order], None] | None = None
         self._hearing = threading.Lock()
         self.beat()
 
@@ -122,10 +156,10 @@ class Supervisor:
         self.beat()
         self._say(Phase(name, done, total))
 
-    def ready(self, facts: EngineFacts | None = None) -> None:
+    def ready(self, facts: EngineFacts | None = None, vocabulary_size: int | None = None) -> None:
         """Report that this child can work. From now on it must beat at least every few seconds, also when idle."""
         self.beat()
-        self._say(Ready(facts.model_dump(mode="json") if facts else None))
+        self._say(Ready(facts.model_dump(mode="json") if facts else None, vocabulary_size))
 
     def fail(self, reason: Reason, message: str) -> NoReturn:
         """End this process with one clear line that the supervisor passes on."""
@@ -136,20 +170,20 @@ class Supervisor:
         """Say that the main loop goes round. Never call it from a helper thread: it would hide a hang."""
         self.heartbeats.beat(self.config.heartbeat_slot)
 
-    def listen(self, on_order: Callable[[bytes], None]) -> None:
-        """Hear the supervisor's later lines, also those that came before this call; runs in the watching thread."""
+    def listen(self, on_order: Callable[[Order], None]) -> None:
+        """Hear the supervisor's orders, also those that came before this call; runs in the watching thread."""
         with self._hearing:
             self._on_order = on_order
-            for line in self._orders:
-                on_order(line)
+            for order in self._orders:
+                on_order(order)
             self._orders.clear()
 
-    def hear(self, line: bytes) -> None:
+    def hear(self, order: Order) -> None:
         with self._hearing:
             if self._on_order is None:
-                self._orders.append(line)
+                self._orders.append(order)
             else:
-                self._on_order(line)
+                self._on_order(order)
 
     def _say(self, status: Status) -> None:
         line = msgspec.json.encode(status) + b"\n"
@@ -174,7 +208,7 @@ def attach() -> Supervisor:
 
     def watch() -> None:
         while line := lines.readline():
-            supervisor.hear(line)
+            supervisor.hear(msgspec.json.decode(line, type=Order))
         os._exit(0)  # told to stop, or left alone: nobody would read another word
 
     threading.Thread(target=watch, name="supervisor", daemon=True).start()

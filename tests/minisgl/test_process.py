@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from minisgl.process import ChildConfig, Failed, Heartbeats, Phase, Ready, Status
+from minisgl.process import Break, ChildConfig, Failed, Heartbeats, Phase, Ready, Status
 from minisgl.termination import Reason
 
 CHILD = """
@@ -110,11 +110,11 @@ def test_a_child_ends_with_its_supervisor(start: Callable[[str], Started]) -> No
 
 
 def test_a_terminals_signals_do_not_reach_a_child(start: Callable[[str], Started]) -> None:
-    child = start("supervisor.listen(lambda line: supervisor.phase(line.decode().strip())); time.sleep(60)")
+    child = start("supervisor.listen(lambda order: supervisor.phase(order.message)); time.sleep(60)")
     child.status()
     for number in (signal.SIGINT, signal.SIGTERM):
         child.process.send_signal(number)
     assert child.process.stdin
-    child.process.stdin.write(b"still here\n")
+    child.process.stdin.write(msgspec.json.encode(Break("still here")) + b"\n")
     child.process.stdin.flush()
     assert child.status() == Phase("still here")

@@ -1,0 +1,78 @@
+"""Where the model's words are: tokenizer.json, tokenizer_config.json and the chat template, local or from the hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from minisgl.errors import StartError
+from minisgl.termination import Reason
+
+PATTERNS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+def find_folder(model_path: str) -> Path:
+    """The local folder of `model_path`; of a hub id (`org/name` or `org/name@revision`) the word files are fetched."""
+    folder = Path(model_path).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download  # 0.3 s to import: only for hub ids
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, _, revision = model_path.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(PATTERNS)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise StartError(
+            Reason.MODEL_NOT_FOUND,
+            f"--model-path={model_path} is neither a local folder nor a readable hub repository: "
+            f"{str(error).splitlines()[0]}",
+        ) from error
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise StartError(Reason.MODEL_LOAD_FAILED, f"{folder} has no tokenizer.json; save the model's fast tokenizer")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise StartError(Reason.MODEL_LOAD_FAILED, f"{path} is not a tokenizer: {error}") from error
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json, or nothing."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StartError(Reason.MODEL_LOAD_FAILED, f"{path} is not JSON: {error}") from error
+    return config if isinstance(config, dict) else {}
+
+
+def load_template(folder: Path, config: dict[str, Any]) -> str | None:
+    """The chat template: its own file, else the configuration's (one text, or several by name); None without one."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        template = {item["name"]: item["template"] for item in template}.get("default")
+    return template if isinstance(template, str) else None
+
+
+def special_tokens(config: dict[str, Any]) -> dict[str, str]:
+    """`bos_token` and its siblings, as a template reads them."""
+    found = {}
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token"):
+        token = config.get(name)
+        if isinstance(token, dict):
+            token = token.get("content")
+        if isinstance(token, str):
+            found[name] = token
+    return found

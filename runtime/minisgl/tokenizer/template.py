@@ -1,0 +1,86 @@
+"""The model's chat template: jinja2 in the immutable sandbox, within a time limit.
+
+The template comes with the model, its input from clients: neither may reach Python, nor hold the process for long.
+The names a template may use are those of transformers' `apply_chat_template`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+TIME_LIMIT_SECONDS = 1.0
+
+
+class TimeLimitError(Exception):
+    """The template ran too long."""
+
+
+class Generation(Extension):
+    """`{% generation %}…{% endgeneration %}` marks the assistant's words for training; here it only encloses them."""
+
+    tags = {"generation"}  # noqa: RUF012  jinja2's declaration
+
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    """transformers' `tojson`: jinja2's own escapes HTML, which no model was trained on."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def strftime_now(pattern: str) -> str:
+    return datetime.datetime.now().astimezone().strftime(pattern)
+
+
+class ChatTemplate:
+    """One compiled template. `render` must run in the process's main thread, because of the timer."""
+
+    def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+        )
+        environment.filters["tojson"] = to_json
+        environment.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now}
+        self._template = environment.from_string(source)
+        self._special_tokens = special_tokens
+
+    def render(self, messages: list[dict[str, Any]], template_args: dict[str, Any]) -> str:
+        with time_limit(TIME_LIMIT_SECONDS):
+            return self._template.render(
+                **{"tools": None, "documents": None, "add_generation_prompt": True, **self._special_tokens},
+                **template_args,
+                messages=messages,
+            )
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeLimitError in the main thread when the body takes longer."""
+
+    def ring(number: int, frame: object) -> NoReturn:
+        raise TimeLimitError(f"it ran longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
