@@ -1,0 +1,58 @@
+"""The command line: what is printed, which exit code. Everything heavy is imported after the arguments are read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from minisgl import __version__
+from minisgl.args import LaunchArgs
+from minisgl.argv import build_parser, parse_args
+from minisgl.errors import EXIT_USAGE, UsageError
+from minisgl.schema import runtime_schema
+from minisgl.termination import Reason, Termination, leave
+
+HELP_MORE = """
+  --version             print the version and exit
+  --print-args          print the launch arguments as JSON, defaults filled in, and exit
+  --print-schema        print the JSON schema of the launch arguments (the CRD's spec.runtime) and exit
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "-h" in words or "--help" in words:
+        return say(build_parser().format_help().replace("\nexamples:", f"{HELP_MORE}\nexamples:"))
+    if "--version" in words:
+        return say(f"minisgl {__version__}\n")
+    if "--print-schema" in words:
+        return say(json.dumps(runtime_schema(), indent=2) + "\n")
+    only_print = "--print-args" in words
+    try:
+        args = parse_args([word for word in words if word != "--print-args"])
+        refuse_what_does_not_work_yet(args)
+    except UsageError as error:
+        sys.stderr.write(f"minisgl: {error}\n")
+        leave(Termination(reason=Reason.INVALID_ARGUMENTS, message=str(error)))
+        return EXIT_USAGE
+    if only_print:
+        return say(args.model_dump_json(by_alias=True, indent=2) + "\n")
+    from minisgl.server.launch import serve
+
+    return serve(args)
+
+
+def say(text: str) -> int:
+    sys.stdout.write(text)
+    return 0
+
+
+def refuse_what_does_not_work_yet(args: LaunchArgs) -> None:
+    """A flag that would silently do nothing is an error."""
+    if args.shell_mode:
+        raise UsageError("--shell-mode does not work yet; start the server and talk to it over HTTP")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

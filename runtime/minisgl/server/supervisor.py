@@ -1,0 +1,201 @@
+"""The main process: starts all others, watches them, drains, ends. Holds no model, no socket of a client, no torch.
+
+starting ──all ready──► warming ──front end ready──► running ──SIGTERM──► draining ──front end gone──► exit 0
+    └────────────────────────── a child ends ────────────────┴─ second signal ─► exit 0
+                                      ▼
+                 reason given before ready: exit 1 (2); else: open requests get an error, exit 70
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from minisgl.args import LaunchArgs
+from minisgl.errors import BackendDied, StartError
+from minisgl.process import Break, ChildConfig, Drain, Heartbeats, Open, Phase, Progress, Role
+from minisgl.server.child import MODULES, Child
+from minisgl.server.progress import StartLog
+from minisgl.server.signals import Wakeups, reap_orphans
+
+TICK_SECONDS = 1.0  # the watchdog's round; everything else wakes at once
+HEARTBEAT_SECONDS = 60.0  # a running child that did not go round for so long hangs
+FAREWELL_SECONDS = 1.5  # what the front end gets to send errors after a child's death
+HARD_END_SECONDS = 5.0  # beyond the drain times, before everything is killed
+STACK_SECONDS = 1.0  # what a hanging child gets to write its stacks
+
+logger = logging.getLogger(__name__)
+
+
+class Tree:
+    """All children of one server. `run` lives as long as the server and returns after a clean end."""
+
+    def __init__(
+        self,
+        args: LaunchArgs,
+        ipc: Path,
+        listen_fd: int,
+        started_at: float,
+        modules: Mapping[Role, str] = MODULES,
+        on_ready: Callable[[dict[str, float]], None] = lambda seconds: None,
+    ) -> None:
+        self._args, self._on_ready = args, on_ready
+        self._log = StartLog(started_at)
+        self._children: list[Child] = []
+        self._opened = self._running = False
+        self._drain_deadline: float | None = None
+        configs = child_configs(args, ipc, listen_fd, started_at)
+        self._heartbeats = Heartbeats(ipc, len(configs))
+        self._configs, self._modules = configs, modules
+
+    def run(self) -> None:
+        """Raises StartError (a child could not start) or BackendDied; no child is left in any case."""
+        with Wakeups() as wakeups:
+            try:
+                self._start(wakeups)
+                while not self._step(wakeups):
+                    pass
+            finally:
+                self._end_all()
+
+    def _start(self, wakeups: Wakeups) -> None:
+        for config in self._configs:
+            self._heartbeats.beat(config.heartbeat_slot)
+            child = Child(config, self._modules[config.role])
+            self._children.append(child)
+            wakeups.watch(child.status_fd)
+            self._log.enter(child.name, child.phase)
+            if config.listen_fd is not None:  # the front end's alone: the port is free when it is gone
+                os.close(config.listen_fd)
+
+    def _step(self, wakeups: Wakeups) -> bool:
+        """One round; True when the server has ended cleanly."""
+        wakeups.wait(TICK_SECONDS)
+        for child in self._children:
+            self._hear(child)
+        self._open_when_all_are_ready()
+        stops = wakeups.num_stop_signals
+        if stops and self._drain_deadline is None:
+            if not self._running:
+                logger.info("stop during start")
+                return True
+            logger.info("drain")
+            delays = self._args.drain_delay_seconds + self._args.drain_timeout_seconds
+            self._drain_deadline = time.monotonic() + delays + HARD_END_SECONDS
+            self._front.order(Drain())
+        if stops > 1:
+            logger.info("stop at once")
+            self._say_farewell("The server is stopping.")
+            return True
+        if self._drain_deadline is not None:
+            if not self._front.is_alive and self._front.process.returncode == 0:
+                return True
+            if time.monotonic() > self._drain_deadline:
+                logger.warning("drain took too long")
+                return True
+        self._look_for_the_dead()
+        self._look_for_the_hanging()
+        return False
+
+    @property
+    def _front(self) -> Child:
+        return self._children[0]
+
+    def _hear(self, child: Child) -> None:
+        was_ready = child.ready is not None
+        for status in child.statuses():
+            if isinstance(status, Phase):
+                self._log.enter(child.name, status)
+                if child is not self._front:
+                    self._front.order(Progress(child.name, status.name, status.done, status.total))
+        if child.ready is not None and not was_ready:
+            self._log.leave(child.name)
+
+    def _open_when_all_are_ready(self) -> None:
+        others = self._children[1:]
+        if not self._opened and all(child.ready for child in others):
+            self._opened = True
+            answers = [child.ready for child in others if child.ready]
+            facts = next((answer.facts for answer in answers if answer.facts), None)
+            size = max(answer.vocabulary_size or 0 for answer in answers)
+            if facts is None:
+                raise BackendDied("no scheduler reported what the engine decided; scheduler-0 must, with ready(facts)")
+            self._front.order(Open(facts, size, dict(self._log.ends)))
+        if not self._running and self._front.ready:
+            self._running = True
+            self._on_ready(self._log.ends)
+
+    def _look_for_the_dead(self) -> None:
+        reap_orphans(child.process.pid for child in self._children)
+        dead = [child for child in self._children if not child.is_alive]
+        if not dead:
+            return
+        for child in self._children:  # one child's reason may explain another's death
+            self._hear(child)
+        child = next((child for child in self._children if child.failed), dead[0])
+        if child.failed and not self._running:
+            raise StartError(child.failed.reason, f"{child.name}: {child.failed.message}")
+        where = "while serving" if self._running else f"in start phase {child.phase.name}"
+        why = f": {child.failed.message}" if child.failed else ""
+        hint = "; a memory limit may have been reached" if child.process.returncode == -9 else ""
+        raise self._died(f"{child.name} {child.end} {where}{why}{hint}")
+
+    def _look_for_the_hanging(self) -> None:
+        if not self._running:
+            return
+        for child in self._children:
+            if (age := self._heartbeats.age_seconds(child.config.heartbeat_slot)) > HEARTBEAT_SECONDS:
+                child.dump_stacks()
+                time.sleep(STACK_SECONDS)
+                raise self._died(f"{child.name} hangs: no heartbeat for {age:.0f} s")
+
+    def _died(self, sentence: str) -> BackendDied:
+        """Let the front end tell its clients, then be gone."""
+        logger.error("died %s", sentence)
+        for child in self._children[1:]:
+            child.kill()
+        self._say_farewell("The model server failed; this request cannot be finished. Send it again.")
+        return BackendDied(sentence)
+
+    def _say_farewell(self, message: str) -> None:
+        self._front.order(Break(message))
+        deadline = time.monotonic() + FAREWELL_SECONDS
+        while self._front.is_alive and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def _end_all(self) -> None:
+        for child in self._children:
+            child.let_go()
+        deadline = time.monotonic() + 1
+        while any(child.is_alive for child in self._children) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for child in self._children:
+            child.kill()
+        reap_orphans(())
+
+
+def child_configs(args: LaunchArgs, ipc: Path, listen_fd: int, started_at: float) -> list[ChildConfig]:
+    """The children of one server; the front end first, because it answers probes while the others load."""
+    places: list[tuple[Role, int]] = [("frontend", 0)]
+    places += [("scheduler", rank) for rank in range(args.tensor_parallel_size)]
+    places += [("tokenizer", index) for index in range(args.num_tokenizer)]
+    places += [("detokenizer", 0)]
+
+    def config(role: Role, index: int, slot: int, names: tuple[str, ...]) -> ChildConfig:
+        return ChildConfig(
+            role=role,
+            index=index,
+            ipc=str(ipc),
+            args=args.model_dump(mode="json", by_alias=False),
+            status_fd=-1,  # known when the child is started
+            heartbeat_slot=slot,
+            heartbeat_names=names,
+            listen_fd=listen_fd if role == "frontend" else None,
+            started_at=started_at,
+        )
+
+    names = tuple(config(role, index, 0, ()).name for role, index in places)
+    return [config(role, index, slot, names) for slot, (role, index) in enumerate(places)]
