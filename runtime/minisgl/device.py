@@ -1,0 +1,114 @@
+"""What this machine gives one process: cores, memory, a device, and matrix instructions that do not crash.
+
+Call `prepare_cpu` before torch is imported (torch reads its environment once); this module imports torch only inside
+`resolve_device`. It knows nothing of models or launch arguments.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import mmap
+import os
+import platform
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from minisgl.errors import StartError
+from minisgl.termination import Reason
+
+log = logging.getLogger(__name__)
+
+AMX_CAP = "AVX512_CORE_BF16"
+
+
+def prepare_cpu(ranks: int = 1, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set what torch and its libraries read at import: the thread count, and a cap where AMX is broken."""
+    environ.setdefault("OMP_NUM_THREADS", str(threads_per_rank(available_cores(), ranks)))
+    environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "ONEDNN_MAX_CPU_ISA" not in environ and amx_is_broken():
+        environ["ONEDNN_MAX_CPU_ISA"] = AMX_CAP
+        log.warning("AMX is advertised but has no tile palette (CPUID 0x1D is zero): oneDNN is capped at %s", AMX_CAP)
+
+
+def threads_per_rank(cores: int, ranks: int) -> int:
+    """Divide the cores, leaving one to the other processes of the server.
+
+    Too many threads are the worst mistake on a CPU: two threads on two contended cores were 4 to 10 times slower
+    than one, because each OpenMP barrier waits for a thread that is not scheduled.
+    """
+    return max(1, (cores - 1) // ranks)
+
+
+def available_cores(root: Path = Path("/")) -> int:
+    """Cores this process may use: its affinity, or the container's CPU quota where that is smaller."""
+    cores = len(os.sched_getaffinity(0))
+    match _read(root / "sys/fs/cgroup/cpu.max").split():
+        case [quota, period] if quota.isdigit() and period.isdigit():
+            return max(1, min(cores, int(quota) // int(period)))
+    return cores
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes that this process can still take: the machine's, or the container's where that is smaller."""
+    meminfo = dict(line.split(":", 1) for line in _read(root / "proc/meminfo").splitlines() if ":" in line)
+    free = [int(meminfo.get("MemAvailable", "0 kB").split()[0]) * 1024]
+    groups = root / "sys/fs/cgroup"
+    for limit, used, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
+        allowed, taken = _read(groups / limit).strip(), _read(groups / used).strip()
+        if allowed.isdigit() and taken.isdigit():
+            # Clean file pages count as used, but the kernel gives them back before it kills.
+            reclaimable = dict(line.split() for line in _read(groups / stat).splitlines() if len(line.split()) == 2)
+            free.append(int(allowed) - int(taken) + int(reclaimable.get("inactive_file", 0)))
+    return max(0, min(free))
+
+
+def amx_is_broken(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """True where the CPU advertises AMX and its palette table is empty, as in some virtual machines.
+
+    oneDNN takes the tile palette from CPUID leaf 0x1D; with an empty one its first bf16 matmul dies of SIGILL.
+    """
+    if platform.machine() not in ("x86_64", "AMD64") or "amx_tile" not in _read(cpuinfo):
+        return False
+    try:
+        return _cpuid_eax(0x1D) == 0
+    except OSError:  # no executable memory allowed: not knowing, the cap is the safe side
+        return True
+
+
+def _cpuid_eax(leaf: int) -> int:
+    """Run the CPUID instruction (subleaf 0) on x86-64: eight lines of machine code in a page of our own."""
+    code = bytes.fromhex("53 89f8 31c9 0fa2 5b c3")  # push rbx; mov eax,edi; xor ecx,ecx; cpuid; pop rbx; ret
+    with mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC) as page:
+        page.write(code)
+        start = ctypes.c_char.from_buffer(page)
+        call = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_uint32)(ctypes.addressof(start))
+        eax = int(call(leaf))
+        del start  # the page cannot be closed while it is borrowed
+    return eax
+
+
+def resolve_device(wanted: str) -> str:
+    """Decide "auto" and refuse a GPU that is not there: "cpu" or "cuda"."""
+    if wanted == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if wanted == "cuda":
+        raise StartError(
+            Reason.DEVICE_UNAVAILABLE,
+            "--device cuda: no NVIDIA GPU is visible to this process; give the pod a GPU or use --device cpu",
+        )
+    return "cpu"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

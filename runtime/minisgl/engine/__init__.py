@@ -1,0 +1,1 @@
+"""The forward step: model, KV cache memory and sampling behind one call."""

@@ -1,0 +1,116 @@
+"""Every "auto" of the launch arguments decided, in one pure function: what the engine is going to be.
+
+Refuses here, before a byte of the weights is read, what this version cannot do. No torch, no GPU needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from minisgl.args import LaunchArgs
+from minisgl.errors import UsageError
+from minisgl.models.config import ModelConfig, check_tensor_parallel
+
+# On a CPU a step of this many tokens already runs at full speed; a longer one only makes running streams wait (16 s
+# for 8192 tokens of a 135M model on one core).
+CPU_STEP_TOKENS = 512
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """The engine's decisions; what depends on free memory is decided in `engine.memory`, after loading."""
+
+    model: ModelConfig
+    device: str
+    dtype: str
+    attention_backend: str
+    tensor_parallel_size: int
+    context_length: int
+    max_running_requests: int
+    max_step_tokens: int
+    page_size: int
+    cache_type: str
+    memory_ratio: float
+    num_pages: int | None
+    num_tokens: int | None
+    dummy_weights: bool
+
+    @classmethod
+    def resolve(cls, args: LaunchArgs, model: ModelConfig, device: str) -> Self:
+        """Decide for `device` ("cpu" or "cuda"); UsageError or StartError says which flag cannot work."""
+        check_tensor_parallel(model, args.tensor_parallel_size)
+        if args.disable_pynccl:
+            raise UsageError(
+                "--disable-pynccl: this version has no NCCL binding of its own and always uses torch.distributed; "
+                "leave the flag out"
+            )
+        if args.cuda_graph_max_bs:
+            why = "a CPU has no CUDA graphs" if device == "cpu" else "this version captures no CUDA graphs"
+            raise UsageError(f"--cuda-graph-max-bs {args.cuda_graph_max_bs}: {why}; use 0 or leave the flag out")
+        return cls(
+            model=model,
+            device=device,
+            dtype=_dtype(args.dtype, model, device),
+            attention_backend=_attention(args.attention_backend),
+            tensor_parallel_size=args.tensor_parallel_size,
+            context_length=_context(args.max_seq_len_override, model),
+            max_running_requests=args.max_running_requests,
+            max_step_tokens=min(
+                args.max_prefill_length, CPU_STEP_TOKENS if device == "cpu" else args.max_prefill_length
+            ),
+            page_size=args.page_size,
+            cache_type=args.cache_type,
+            memory_ratio=args.memory_ratio,
+            num_pages=args.num_pages,
+            num_tokens=args.num_tokens,
+            dummy_weights=args.dummy_weight,
+        )
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page on one rank: keys and values of all layers."""
+        kv_heads = max(1, self.model.num_kv_heads // self.tensor_parallel_size)
+        per_token = 2 * self.model.num_layers * kv_heads * self.model.head_dim * BYTES[self.dtype]
+        return per_token * self.page_size
+
+    @property
+    def working_bytes(self) -> int:
+        """Upper estimate of one step's activations on one rank, beside weights and KV cache.
+
+        The widest moment of a layer holds the residual, its normed copy and the fused products of the MLP (or the
+        projections of attention, which are narrower in all served models); the sampler holds logits three times.
+        """
+        model, tokens = self.model, self.max_step_tokens
+        width = 4 * model.hidden_size + 4 * model.intermediate_size // self.tensor_parallel_size
+        logits = 3 * 4 * min(self.max_running_requests, tokens) * model.vocab_size
+        mask = tokens * min(tokens, self.context_length)
+        return tokens * width * BYTES[self.dtype] + logits + mask
+
+
+def _dtype(wanted: str, model: ModelConfig, device: str) -> str:
+    if device == "cpu" and wanted == "float16":
+        raise UsageError("--dtype float16 on a CPU is hundreds of times slower than float32; use float32 or bfloat16")
+    if wanted != "auto":
+        return wanted
+    return "float32" if device == "cpu" or model.dtype not in BYTES else model.dtype
+
+
+def _attention(wanted: str) -> str:
+    names = set(wanted.split(","))
+    if absent := sorted(names - {"auto", "torch"}):
+        raise UsageError(
+            f"--attention-backend {wanted}: {', '.join(absent)} is not part of this version; use torch or auto"
+        )
+    return "torch"
+
+
+def _context(wanted: int | None, model: ModelConfig) -> int:
+    if wanted is not None and wanted > model.context_length:
+        raise UsageError(
+            f"--max-seq-len-override {wanted} is longer than the model's context of {model.context_length} tokens; "
+            "it can only be shortened"
+        )
+    return wanted or model.context_length

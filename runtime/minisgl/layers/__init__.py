@@ -1,0 +1,1 @@
+"""The pieces models are made of, sharded over ranks where that matters."""

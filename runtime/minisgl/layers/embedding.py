@@ -1,0 +1,41 @@
+"""The vocabulary, divided over ranks: token ids to vectors at the door, vectors to logits at the end.
+
+A vocabulary that does not divide is padded: the last ranks hold rows of zeros that no token names, and the logits of
+those rows are cut off.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from minisgl.distributed.group import Group
+from minisgl.layers.linear import Slot
+
+
+class Vocabulary:
+    """One [vocab / ranks, hidden] weight; with tied embeddings it serves both directions."""
+
+    def __init__(
+        self, name: str, vocab_size: int, hidden_size: int, *, group: Group, dtype: torch.dtype, device: str
+    ) -> None:
+        self.group, self.vocab_size = group, vocab_size
+        self.per_rank = -(-vocab_size // group.size)
+        self.start = group.rank * self.per_rank
+        self.weight = torch.zeros(self.per_rank, hidden_size, dtype=dtype, device=device)
+        real = max(0, min(self.per_rank, vocab_size - self.start))
+        self.slots = [Slot(f"{name}.weight", self.weight[:real], 0, self.start)] if real else []
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Vectors [tokens, hidden] of int64 ids."""
+        if self.group.size == 1:
+            return functional.embedding(tokens, self.weight)
+        local = tokens - self.start
+        foreign = (local < 0) | (local >= self.per_rank)
+        x = functional.embedding(local.masked_fill(foreign, 0), self.weight)
+        return self.group.sum(x.masked_fill_(foreign.unsqueeze(1), 0))
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor | None:
+        """Scores [rows, vocab] on rank 0; None on the others, which sample nothing."""
+        whole = self.group.concat_on_first(functional.linear(x, self.weight))
+        return None if whole is None else whole[:, : self.vocab_size]

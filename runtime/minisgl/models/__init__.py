@@ -1,0 +1,1 @@
+"""Model architectures: their configuration, their weights on disk, their forward pass."""

@@ -1,0 +1,49 @@
+"""Where a model comes from: a local folder, or a repository on the Hugging Face hub. Answers with a folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from minisgl.errors import StartError
+from minisgl.termination import Reason
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+
+# Never Python files: no code of a checkpoint is run. Pickled weights are not read either.
+WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model"]
+
+
+def find_model(model_path: str, *, weights: bool = True) -> Path:
+    """Give the folder of `model_path`: local with `~` expanded, else downloaded (`org/name` or `org/name@revision`)."""
+    folder = Path(model_path).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise StartError(
+            Reason.MODEL_NOT_FOUND, f"--model-path {model_path} is a file; name the folder that holds config.json"
+        )
+    if not HUB_ID.fullmatch(model_path):
+        raise StartError(
+            Reason.MODEL_NOT_FOUND,
+            f"--model-path {model_path}: no such folder, and not a repository id (org/name or org/name@revision)",
+        )
+    return _download(model_path, weights)
+
+
+def _download(hub_id: str, weights: bool) -> Path:
+    # Imported here: a local folder needs no hub client (0.3 s).
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name, _, revision = hub_id.partition("@")
+    patterns = WANTED if weights else [p for p in WANTED if p != "*.safetensors"]
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StartError(
+            Reason.MODEL_NOT_FOUND,
+            f"--model-path {hub_id}: no such local folder, and the Hugging Face hub did not give it ({why}); "
+            "check the name, the network, and HF_TOKEN for a gated model",
+        ) from error

@@ -1,0 +1,97 @@
+"""Scheduler and engine put together, without processes or sockets: what the scheduler process loops over, and the door
+for tests and offline use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from minisgl.args import LaunchArgs
+from minisgl.device import resolve_device
+from minisgl.distributed.group import Group
+from minisgl.engine.batch import Batch
+from minisgl.engine.config import EngineConfig
+from minisgl.engine.engine import Engine, Phase
+from minisgl.kvcache.base import PrefixCache
+from minisgl.kvcache.naive import NaivePrefixCache
+from minisgl.kvcache.radix import RadixPrefixCache
+from minisgl.messages import DecodeParams, Finish, Generate, SamplingParams, Step
+from minisgl.models.config import ModelConfig
+from minisgl.models.source import find_model
+from minisgl.scheduler.scheduler import Scheduler, SchedulerConfig
+
+
+def build_engine(args: LaunchArgs, group: Group | None = None, phase: Phase = lambda name, done, total: None) -> Engine:
+    """Find the model, decide everything, load it."""
+    folder = find_model(args.model_path, weights=not args.dummy_weight)
+    config = EngineConfig.resolve(args, ModelConfig.read(folder), resolve_device(args.device))
+    return Engine(config, folder, group, phase)
+
+
+def build_scheduler(engine: Engine, seed: int | None = None) -> Scheduler:
+    """A scheduler with the limits of this engine."""
+    config = engine.config
+    cache: PrefixCache = {"radix": RadixPrefixCache, "naive": NaivePrefixCache}[config.cache_type](config.page_size)
+    limits = SchedulerConfig(
+        num_pages=engine.cache_size.pages,
+        page_size=config.page_size,
+        max_running=config.max_running_requests,
+        max_step_tokens=config.max_step_tokens,
+        context_length=engine.context_length,
+        vocab_size=config.model.vocab_size,
+        eos_token_ids=config.model.eos_token_ids,
+    )
+    return Scheduler(limits, cache, seed)
+
+
+class Driver:
+    """Rank 0's two halves. `replay` passes each decided step to the other ranks before this one computes it."""
+
+    def __init__(self, engine: Engine, replay: Callable[[Batch], None] = lambda batch: None) -> None:
+        self.engine, self.scheduler = engine, build_scheduler(engine)
+        self._replay = replay
+        self._next_uid = 0
+
+    def step(self) -> Batch | None:
+        """Decide, compute and take in one step; None when there was nothing to compute."""
+        batch = self.scheduler.plan()
+        if batch is not None:
+            self._replay(batch)
+            sampled = self.engine.step(batch)
+            assert sampled is not None, "rank 0 samples"
+            self.scheduler.complete(batch, sampled.tokens, sampled.failed)
+        return batch
+
+    def take(self) -> Step:
+        """The results since the last call."""
+        return self.scheduler.results.take(self.scheduler.stats())
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: SamplingParams) -> list[list[int]]:
+        """Answer all prompts together; token ids in, token ids out. ValueError carries the sentence of a failure."""
+        first = self._next_uid
+        self._next_uid += len(prompts)
+        for i, prompt in enumerate(prompts):
+            ids = np.array(prompt, np.int32).tobytes()
+            self.scheduler.add(Generate(first + i, ids, sampling, DecodeParams()))
+        answers: list[list[int]] = [[] for _ in prompts]
+        while self.scheduler.has_work or self.scheduler.results:
+            self.step()
+            results = self.take()
+            for uid, token, finish in unpack(results):
+                if finish == Finish.ERROR:
+                    raise ValueError(results.errors[uid])
+                if token >= 0:
+                    answers[uid - first].append(token)
+        return answers
+
+
+def unpack(step: Step) -> list[tuple[int, int, Finish]]:
+    """The rows of a message: uid, token (-1: none), how the request stands."""
+    columns = (
+        np.frombuffer(step.uids, np.int64),
+        np.frombuffer(step.tokens, np.int32),
+        np.frombuffer(step.finish, np.uint8),
+    )
+    return [(uid, token, Finish(finish)) for uid, token, finish in zip(*(c.tolist() for c in columns), strict=True)]

@@ -1,0 +1,120 @@
+"""`python -m minisgl.scheduler.process`: one tensor-parallel rank. Rank 0 decides and computes, the others replay.
+
+Torch is imported only after `prepare_cpu` has set what it reads from the environment.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from minisgl.device import prepare_cpu, resolve_device
+from minisgl.errors import EXIT_CHILD_DIED
+from minisgl.messages import TO_SCHEDULER, Abort, Generate, Step
+from minisgl.process import Supervisor, leave, run_child
+from minisgl.sockets import Inbox, Outbox
+
+if TYPE_CHECKING:
+    from minisgl.engine.engine import Engine
+
+POLL_SECONDS = 0.2  # the heartbeat beats at least this often
+STATS_SECONDS = 0.5  # gauges are never older
+LAST_WORDS_SECONDS = 0.5  # for ZeroMQ's thread to deliver: what is unsent at exit is lost
+
+log = logging.getLogger(__name__)
+
+
+def main(supervisor: Supervisor) -> None:
+    """Load, say so, work until the supervisor ends this process."""
+    args, rank = supervisor.config.launch_args, supervisor.config.index
+    size, ipc = args.tensor_parallel_size, Path(supervisor.config.ipc)
+    supervisor.phase("import")
+    prepare_cpu(size)
+
+    from minisgl.distributed.group import Group
+    from minisgl.scheduler.driver import build_engine
+
+    group = Group.join(rank, size, resolve_device(args.device), ipc)
+    engine = build_engine(args, group, supervisor.phase)
+    supervisor.phase("warm-up")
+    engine.warm_up()
+    if rank == 0:
+        decide(supervisor, engine, ipc, silent=args.silent_output)
+    else:
+        replay(supervisor, engine, ipc, rank)
+
+
+def decide(supervisor: Supervisor, engine: Engine, ipc: Path, *, silent: bool) -> None:
+    """Rank 0's loop: requests in, steps through the engine, results out."""
+    from minisgl.scheduler.driver import Driver
+    from minisgl.scheduler.link import ToRanks
+
+    inbox: Inbox[Generate | Abort] = Inbox(ipc, "scheduler", TO_SCHEDULER)
+    outbox = Outbox(ipc, "detokenizer")
+    driver = Driver(engine, ToRanks(ipc, engine.group.size).send)
+    scheduler = driver.scheduler
+    facts = engine.facts()
+    log.info("ready %s", " ".join(f"{key}={value}" for key, value in facts.model_dump(exclude={"kv_cache"}).items()))
+    supervisor.ready(facts)
+
+    told = 0.0
+    while True:
+        supervisor.beat()
+        messages = inbox.drain()
+        if not messages and not scheduler.has_work and (message := inbox.get(POLL_SECONDS)) is not None:
+            messages = [message, *inbox.drain()]
+        for message in messages:
+            if isinstance(message, Abort):
+                scheduler.abort(message.uid)
+            else:
+                scheduler.add(message)
+        began = time.monotonic()
+        try:
+            batch = driver.step()
+        except Exception:
+            log.exception("the engine failed, this server ends")
+            fail(scheduler.fail_all, outbox, driver.take)
+        now = time.monotonic()
+        if scheduler.results or now - told >= STATS_SECONDS:
+            outbox.put(driver.take())
+            told = now
+        if batch is not None and not silent:
+            stats = scheduler.stats()
+            log.info(
+                "step=%d requests=%d tokens=%d seconds=%.4f running=%d waiting=%d kv_used=%d/%d",
+                stats.steps_total,
+                len(batch.counts),
+                len(batch.tokens),
+                now - began,
+                stats.running,
+                stats.waiting,
+                stats.kv_used_tokens,
+                stats.kv_total_tokens,
+            )
+
+
+def fail(fail_all: Callable[[str], None], outbox: Outbox, take: Callable[[], Step]) -> NoReturn:
+    """Tell every request that it is over, then end: an engine that raised once cannot be trusted again."""
+    fail_all("the engine failed while computing this request; the server restarts, try again")
+    outbox.put(take())
+    time.sleep(LAST_WORDS_SECONDS)
+    leave(EXIT_CHILD_DIED)
+
+
+def replay(supervisor: Supervisor, engine: Engine, ipc: Path, rank: int) -> None:
+    """Another rank's loop: compute what rank 0 decided, in its order."""
+    from minisgl.scheduler.link import FromFirst
+
+    link = FromFirst(ipc, rank)
+    supervisor.ready()
+    while True:
+        supervisor.beat()
+        if (batch := link.receive(POLL_SECONDS)) is not None:
+            engine.step(batch)
+
+
+if __name__ == "__main__":
+    run_child(main)
