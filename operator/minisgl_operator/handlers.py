@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import kopf
@@ -20,17 +21,17 @@ CHILDREN = (("apps", "v1", "deployments"), ("", "v1", "services"), ("", "v1", "s
 
 
 @kopf.on.event(api.GROUP, api.VERSION, api.PLURAL, registry=REGISTRY)
-async def model_changed(namespace: str, name: str, memo: Any, **_: Any) -> None:
+async def model_changed(namespace: str | None, name: str, memo: Any, **_: Any) -> None:
     """A model was created, changed or deleted, or is seen for the first time."""
     queue: Queue = memo.queue
-    queue.offer(Key(namespace, name))
+    queue.offer(Key(namespace or "", name))
 
 
-async def child_changed(namespace: str, labels: Any, memo: Any, **_: Any) -> None:
+async def child_changed(namespace: str | None, labels: Mapping[str, str], memo: Any, **_: Any) -> None:
     """A child was created, changed or deleted; its label names the model."""
     queue: Queue = memo.queue
     if model := labels.get(api.MODEL_LABEL):
-        queue.offer(Key(namespace, model))
+        queue.offer(Key(namespace or "", model))
 
 
 for group, version, plural in CHILDREN:

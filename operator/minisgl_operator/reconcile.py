@@ -54,12 +54,13 @@ class Reconciler:
         self._ask = ask
         self._now = now
         self._standing: dict[Key, str] = {}  # model -> its true condition, for the metric
-        self._asked: Counter[str] = Counter()  # pod uid -> questions without an answer
+        self._asked: Counter[Key] = Counter()  # model -> questions that its pod has not answered
 
     async def reconcile(self, key: Key) -> float | None:
         """Do it. Returns seconds after which to look again, or None. Raises ApiError when a retry is due."""
         model = await self._cluster.model(key)
         if model is None or is_leaving(model):
+            self._asked.pop(key, None)
             self._count(key, None)  # the garbage collector deletes the children
             return None
         stored: Children = dict.fromkeys(Child)
@@ -71,7 +72,7 @@ class Reconciler:
             await self._apply(key, model, stored)
         except NameTaken as error:
             problem = Finding(Reason.NAME_CONFLICT, str(error), stalled=True)
-            stored = {child: body for child, body in stored.items() if child is not error.child} | {error.child: None}
+            stored[error.child] = None
         except Leftover as error:
             problem = Finding(Reason.REPLACING, str(error))
             stored, pods = dict.fromkeys(Child), []
@@ -96,9 +97,8 @@ class Reconciler:
         return delay if problem is None else LOOK_AGAIN_SECONDS.get(problem.reason, delay)
 
     async def _observe(self, key: Key) -> tuple[Children, list[Object]]:
-        *found, pods = await asyncio.gather(
-            *(self._cluster.child(child, key) for child in Child), self._cluster.pods(key)
-        )
+        reads = asyncio.gather(*(self._cluster.child(child, key) for child in Child))
+        found, pods = await asyncio.gather(reads, self._cluster.pods(key))
         return dict(zip(Child, found, strict=True)), pods
 
     async def _apply(self, key: Key, model: Object, stored: Children) -> None:
@@ -117,12 +117,11 @@ class Reconciler:
         pod = status.spokesman(seen, previous)
         if pod is None or status.is_known(pod, previous):
             return None, None
-        uid = pod["metadata"]["uid"]
         if info := await self._ask(pod):
-            self._asked.pop(uid, None)
+            self._asked.pop(seen.key, None)
             return info, None
-        self._asked[uid] += 1
-        return None, min(ASK_AGAIN_SECONDS * 2 ** self._asked[uid], float(self._settings.resync_seconds))
+        self._asked[seen.key] = asked = min(self._asked[seen.key] + 1, 10)
+        return None, min(ASK_AGAIN_SECONDS * 2.0**asked, float(self._settings.resync_seconds))
 
     async def _report(self, model: Object, previous: Object, current: Object) -> None:
         """Write status if it differs, and tell the transition as an Event."""

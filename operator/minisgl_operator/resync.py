@@ -1,4 +1,4 @@
-"""Every model is offered once per period, so that a lost event costs minutes and not for ever; and liveness from that."""
+"""Every model is offered once per period, so that a lost event costs minutes at most; liveness follows from it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Resync:
     async def run(self) -> None:
         """List and offer for ever."""
         while True:
-            await asyncio.sleep(self._period_seconds if await self.once() else RETRY_SECONDS)
+            succeeded = await self.once()
+            await asyncio.sleep(self._period_seconds if succeeded else RETRY_SECONDS)
 
     async def once(self) -> bool:
         """List and offer; False if the API server did not answer."""

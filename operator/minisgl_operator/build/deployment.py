@@ -79,7 +79,7 @@ def _template(key: Key, spec: Spec, settings: Settings, image: str) -> Object:
     placement = {
         "nodeSelector": pod.spec.node_selector,
         "tolerations": [each.model_dump(by_alias=True, exclude_none=True) for each in pod.spec.tolerations],
-        "runtimeClassName": runtime_class,
+        "runtimeClassName": pod.spec.runtime_class_name or settings.runtime_class_name,
         "priorityClassName": pod.spec.priority_class_name,
         "imagePullSecrets": [{"name": each.name} for each in pod.spec.image_pull_secrets],
     }

@@ -1,0 +1,155 @@
+"""Why a pod does not serve, from what Kubernetes and the runtime report."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from minisgl import termination
+from minisgl.termination import Termination
+from minisgl_operator.diagnosis import NEXT, diagnose
+from minisgl_operator.reasons import Finding
+from support.cluster_objects import PodBuilder, a_deployment, a_pod
+
+DEPLOYMENT = a_deployment().counting(1).obj
+
+
+def pod() -> PodBuilder:
+    return a_pod("smollm2-1", DEPLOYMENT)
+
+
+def left(reason: str, message: str) -> str:
+    return Termination(reason=termination.Reason(reason), message=message).model_dump_json()
+
+
+@dataclass
+class Case:
+    pod: PodBuilder
+    reason: str
+    stalled: bool
+    words: str  # of the message: the cause ...
+    action: str  # ... and what to do
+
+
+CASES = {
+    "an image that cannot be pulled": Case(
+        pod().waiting("ErrImagePull", 'rpc error: "x/y:1": not found'),
+        "ImagePullFailed", False, 'rpc error: "x/y:1": not found', "imagePullSecrets",
+    ),
+    "an image that cannot be pulled, in back-off": Case(
+        pod().waiting("ImagePullBackOff", "Back-off pulling image"),
+        "ImagePullFailed", False, "registry/minisgl-runtime:1", "check the name",
+    ),
+    "an image name that is none": Case(
+        pod().waiting("InvalidImageName", "couldn't parse"), "ImagePullFailed", True, "couldn't parse", "check the name"
+    ),
+    "no node fits": Case(
+        pod().unschedulable("0/3 nodes are available: 3 Insufficient cpu."),
+        "Unschedulable", False, "3 Insufficient cpu;", "check resources, nodeSelector and tolerations",
+    ),
+    "no GPU is free": Case(
+        pod().unschedulable("0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
+        "InsufficientGPU", False, "3 Insufficient nvidia.com/gpu", "free or add GPUs",
+    ),
+    "the claim is missing": Case(
+        pod().unschedulable('0/1 nodes are available: persistentvolumeclaim "models" not found.'),
+        "ReferenceNotFound", False, 'persistentvolumeclaim "models" not found', "create the claim",
+    ),
+    "the secret is missing": Case(
+        pod().waiting("CreateContainerConfigError", 'secret "hf" not found'),
+        "ReferenceNotFound", False, 'secret "hf" not found', "tokenSecret",
+    ),
+    "the secret's key is missing": Case(
+        pod().waiting("CreateContainerConfigError", "couldn't find key token in Secret ns/hf"),
+        "ReferenceNotFound", False, "couldn't find key token", "tokenSecret",
+    ),
+    "the container cannot be made": Case(
+        pod().waiting("RunContainerError", "exec format error"), "StartFailed", False, "exec format", "kubectl describe"
+    ),
+    "the model is not there": Case(
+        pod().crashed(1, left("ModelNotFound", "/models/x has no config.json.")),
+        "ModelNotFound", True, "/models/x has no config.json;", "spec.model.source",
+    ),
+    "the arguments are wrong": Case(
+        pod().crashed(2, left("InvalidArguments", "--tp=3 does not divide 8 heads")),
+        "InvalidArguments", True, "does not divide 8 heads", "spec.runtime",
+    ),
+    "a child of the server died once": Case(
+        pod().crashed(70, left("ChildDied", "scheduler-0 ended")), "ChildDied", False, "scheduler-0", "--previous"
+    ),
+    "a child of the server dies again and again": Case(
+        pod().crashed().crashed().crashed(70, left("ChildDied", "scheduler-0 ended")),
+        "ChildDied", True, "scheduler-0", "--previous",
+    ),
+    "a child died after a day of service, not for the first time": Case(
+        pod().crashed().crashed().crashed(70, left("ChildDied", "scheduler-0 ended"), lasted=3000),
+        "ChildDied", False, "scheduler-0", "--previous",
+    ),
+    "out of memory at start": Case(
+        pod().crashed(137, reason="OOMKilled"), "OutOfMemory", True, "more memory", "resources.limits.memory"
+    ),
+    "out of memory after a long time": Case(
+        pod().crashed(137, reason="OOMKilled", lasted=3000), "OutOfMemory", False, "more memory", "runtime.numTokens"
+    ),
+    "a crash before Python": Case(
+        pod().crashed(127, "line one\nexec: python3: not found\n"),
+        "CrashLoop", False, "exit code 127: exec: python3: not found;", "kubectl logs smollm2-1 --previous",
+    ),
+    "the third crash": Case(pod().crashed().crashed().crashed(), "CrashLoop", True, "exit code 1", "kubectl logs"),
+    "an eviction": Case(
+        pod().evicted("The node was low on resource: memory."), "PodEvicted", False, "low on resource", "describe pod"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_pod_in_trouble_is_told_by_reason_cause_and_next_action(case: Case) -> None:
+    found = diagnose([case.pod.obj], DEPLOYMENT)
+    assert found is not None
+    assert (found.reason, found.stalled) == (case.reason, case.stalled)
+    assert case.words in found.message
+    assert case.action in found.message.partition("; ")[2] or case.action in found.message
+
+
+@pytest.mark.parametrize("healthy", [pod(), pod().waiting("ContainerCreating"), pod().running(), pod().ready()])
+def test_a_pod_on_its_way_is_no_finding(healthy: PodBuilder) -> None:
+    assert diagnose([healthy.obj], DEPLOYMENT) is None
+
+
+def test_a_finding_stays_while_the_container_tries_again() -> None:
+    again = pod().crashed(1, left("ModelNotFound", "gone"))
+    again.obj["status"]["containerStatuses"][0]["state"] = {"running": {"startedAt": "2026-11-24T11:10:00Z"}}
+    found = diagnose([again.obj], DEPLOYMENT)
+    assert found is not None
+    assert found.reason == "ModelNotFound"
+
+
+def test_a_leaving_pod_is_not_diagnosed() -> None:
+    assert diagnose([pod().crashed().leaving().obj], DEPLOYMENT) is None
+
+
+def test_what_only_a_change_can_mend_comes_first() -> None:
+    pods = [pod().unschedulable("full").obj, pod().crashed(1, left("ModelNotFound", "gone")).obj]
+    found = diagnose(pods, DEPLOYMENT)
+    assert found is not None
+    assert found.reason == "ModelNotFound"
+
+
+def rejected(message: str) -> Finding | None:
+    return diagnose([], a_deployment().counting(0).saying("ReplicaFailure", "True", "FailedCreate", message).obj)
+
+
+def test_a_quota_is_told_with_the_servers_words() -> None:
+    found = rejected('pods "x" is forbidden: exceeded quota: q, requested: memory=3Gi')
+    assert found is not None
+    assert (found.reason, found.stalled) == ("QuotaExceeded", False)
+    assert "requested: memory=3Gi; raise the ResourceQuota" in found.message
+
+
+def test_a_refused_pod_is_stalled() -> None:
+    found = rejected('pods "x" is forbidden: violates PodSecurity "restricted:latest"')
+    assert found is not None
+    assert (found.reason, found.stalled) == ("PodRejected", True)
+
+
+def test_every_reason_of_the_runtime_has_a_next_action() -> None:
+    assert set(NEXT) == set(termination.Reason)

@@ -1,0 +1,149 @@
+"""One model at a time, bursts count once, failures wait, and one poisoned model does not hold up the others."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from minisgl_operator import queue as queue_module
+from minisgl_operator.api import Key
+from minisgl_operator.errors import Unavailable
+from minisgl_operator.metrics import Metrics
+from minisgl_operator.queue import Queue
+
+A, B = Key("ns", "a"), Key("ns", "b")
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(queue_module, "FIRST_RETRY_SECONDS", 0.02)
+
+
+def play(work: Callable[[Key], Awaitable[float | None]], scene: Callable[[Queue], Awaitable[None]]) -> None:
+    """Run the queue with 4 workers while `scene` offers keys."""
+
+    async def stage() -> None:
+        queue = Queue(work, Metrics())
+        running = asyncio.create_task(queue.run(4))
+        await scene(queue)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(stage())
+
+
+def test_events_during_a_reconcile_lead_to_exactly_one_more() -> None:
+    runs: Counter[Key] = Counter()
+    inside: Counter[Key] = Counter()
+
+    async def work(key: Key) -> None:
+        inside[key] += 1
+        assert inside[key] == 1, "a model is reconciled twice at once"
+        await asyncio.sleep(0.03)
+        inside[key] -= 1
+        runs[key] += 1
+
+    async def scene(queue: Queue) -> None:
+        queue.offer(A)
+        await asyncio.sleep(0.01)
+        for _ in range(50):
+            queue.offer(A)
+        await asyncio.sleep(0.2)
+
+    play(work, scene)
+    assert runs[A] == 2
+
+
+def test_a_burst_before_the_first_run_counts_once() -> None:
+    runs: Counter[Key] = Counter()
+
+    async def work(key: Key) -> None:
+        runs[key] += 1
+
+    async def scene(queue: Queue) -> None:
+        for _ in range(50):
+            queue.offer(A)
+        await asyncio.sleep(0.05)
+
+    play(work, scene)
+    assert runs[A] == 1
+
+
+def test_different_models_run_side_by_side() -> None:
+    together = asyncio.Event()
+    inside = 0
+
+    async def work(key: Key) -> None:
+        nonlocal inside
+        inside += 1
+        if inside == 2:
+            together.set()
+        await asyncio.wait_for(together.wait(), 1)
+
+    async def scene(queue: Queue) -> None:
+        queue.offer(A)
+        queue.offer(B)
+        await asyncio.wait_for(together.wait(), 1)
+
+    play(work, scene)
+
+
+@pytest.mark.parametrize("error", [Unavailable("get", 503, "down"), ValueError("a bug")])
+def test_a_failure_is_retried_with_growing_pauses_and_events_do_not_shorten_them(error: Exception) -> None:
+    times: list[float] = []
+
+    async def work(key: Key) -> None:
+        times.append(asyncio.get_running_loop().time())
+        if len(times) < 4:
+            raise error
+
+    async def scene(queue: Queue) -> None:
+        for _ in range(40):
+            queue.offer(A)
+            await asyncio.sleep(0.01)
+            if len(times) == 4:
+                break
+
+    play(work, scene)
+    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert len(times) == 4
+    assert pauses[0] >= 0.015
+    assert pauses[0] < pauses[1] < pauses[2]
+
+
+def test_a_poisoned_model_does_not_hold_up_the_others() -> None:
+    runs: Counter[Key] = Counter()
+
+    async def work(key: Key) -> None:
+        runs[key] += 1
+        if key == A:
+            raise ValueError("poison")
+
+    async def scene(queue: Queue) -> None:
+        for number in range(20):
+            queue.offer(A)
+            queue.offer(Key("ns", f"m{number}"))
+        await asyncio.sleep(0.05)
+
+    play(work, scene)
+    assert all(runs[Key("ns", f"m{number}")] == 1 for number in range(20))
+
+
+def test_work_that_asks_to_come_back_runs_again_and_an_event_brings_it_forward() -> None:
+    runs: Counter[Key] = Counter()
+
+    async def work(key: Key) -> float | None:
+        runs[key] += 1
+        return 0.02 if runs[key] == 1 else 60.0 if runs[key] == 2 else None
+
+    async def scene(queue: Queue) -> None:
+        queue.offer(A)
+        await asyncio.sleep(0.1)
+        assert runs[A] == 2
+        queue.offer(A)
+        await asyncio.sleep(0.03)
+
+    play(work, scene)
+    assert runs[A] == 3

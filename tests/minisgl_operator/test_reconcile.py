@@ -1,0 +1,290 @@
+"""The whole story against a strict cluster in memory: what is written, what is not, and what status says."""
+
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+
+from minisgl.info import ServerInfo
+from minisgl_operator import api, errors
+from minisgl_operator.api import Key
+from minisgl_operator.metrics import Metrics
+from minisgl_operator.objects import Child, Object, condition
+from minisgl_operator.reconcile import Reconciler
+from support.cluster_objects import SETTINGS, server_info
+from support.fake_cluster import FakeCluster
+
+
+class Stage:
+    """A cluster, a reconciler and one model. The clock moves with every look."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.cluster = FakeCluster()
+        self.metrics = Metrics()
+        self.answers: ServerInfo | None = server_info()
+        self.asked: list[str] = []
+        ticks = itertools.count()
+        self.reconciler = Reconciler(
+            self.cluster, SETTINGS, self.metrics, self._ask, now=lambda: f"2026-11-24T12:{next(ticks):02}:00Z"
+        )
+        self.key = self.cluster.create_model(**fields)
+
+    async def _ask(self, pod: Object) -> ServerInfo | None:
+        self.asked.append(pod["metadata"]["name"])
+        return self.answers
+
+    def reconcile(self) -> float | None:
+        return asyncio.run(self.reconciler.reconcile(self.key))
+
+    def serve(self) -> None:
+        """Reconcile until ready, then forget the writes."""
+        self.reconcile()
+        self.cluster.run_pods(self.key)
+        self.reconcile()
+        assert self.reason == "Serving"
+        self.cluster.writes.clear()
+        self.cluster.events.clear()
+
+    @property
+    def status(self) -> Object:
+        found: Object = self.cluster.objects[api.PLURAL, *self.key]["status"]
+        return found
+
+    @property
+    def ready(self) -> Object:
+        found = condition({"status": self.status}, "Ready")
+        assert found is not None
+        return found
+
+    @property
+    def reason(self) -> str:
+        return str(self.ready["reason"])
+
+    def child(self, child: Child) -> Object:
+        return self.cluster.objects[child.plural, *self.key]
+
+    @property
+    def args(self) -> list[str]:
+        found: list[str] = self.child(Child.DEPLOYMENT)["spec"]["template"]["spec"]["containers"][0]["args"]
+        return found
+
+
+def test_a_new_model_gets_its_children_and_a_status_on_first_sight() -> None:
+    stage = Stage()
+    stage.reconcile()
+    assert [resource for _, resource in stage.cluster.writes] == [
+        "serviceaccounts",
+        "services",
+        "deployments",
+        "status",
+    ]
+    assert (stage.reason, stage.status["observedGeneration"]) == ("Starting", 1)
+
+
+def test_a_model_becomes_ready_with_few_writes_and_one_event() -> None:
+    stage = Stage()
+    stage.reconcile()
+    stage.cluster.run_pods(stage.key, ready=False)
+    stage.reconcile()
+    stage.cluster.run_pods(stage.key)
+    stage.reconcile()
+    assert len(stage.cluster.writes) <= 8
+    assert stage.cluster.events == [("Normal", "Serving")]
+    assert stage.status["engine"]["attentionBackend"] == "torch"
+
+
+def test_a_steady_state_writes_nothing_and_asks_nobody() -> None:
+    stage = Stage(resources={"requests": {"cpu": "0.5"}})
+    stage.serve()
+    for _ in range(5):
+        stage.reconcile()
+    assert stage.cluster.writes == []
+    assert stage.asked == ["smollm2-0"]
+
+
+def test_a_restarted_operator_writes_nothing_and_asks_nobody() -> None:
+    stage = Stage()
+    stage.serve()
+    stage.reconciler = Reconciler(stage.cluster, SETTINGS, Metrics(), stage._ask)
+    stage.reconcile()
+    assert stage.cluster.writes == []
+    assert stage.asked == ["smollm2-0"]
+
+
+def test_a_status_written_wrong_by_hand_is_repaired() -> None:
+    stage = Stage()
+    stage.serve()
+    right = dict(stage.status)
+    stage.cluster.objects[api.PLURAL, *stage.key]["status"] = right | {"url": "http://wrong", "replicas": 7}
+    stage.reconcile()
+    assert stage.status == right
+
+
+@pytest.mark.parametrize("child", Child)
+def test_a_deleted_child_comes_back(child: Child) -> None:
+    stage = Stage()
+    stage.serve()
+    stage.cluster.delete(child, stage.key)
+    stage.reconcile()
+    assert ("patch", child.plural) in stage.cluster.writes
+    stage.child(child)
+
+
+def test_arguments_edited_by_hand_are_restored_and_what_others_added_survives() -> None:
+    stage = Stage()
+    stage.serve()
+    before = list(stage.args)
+
+    def meddle(deployment: Object) -> None:
+        template = deployment["spec"]["template"]
+        template["spec"]["containers"][0]["args"] = ["--dtype=float16"]
+        template["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] = "now"
+        deployment["spec"]["replicas"] = 9
+
+    stage.cluster.edit(Child.DEPLOYMENT, stage.key, meddle)
+    stage.reconcile()
+    deployment = stage.child(Child.DEPLOYMENT)
+    assert (stage.args, deployment["spec"]["replicas"]) == (before, 1)
+    assert deployment["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] == "now"
+
+
+def test_there_and_back_again_leaves_the_children_as_they_were() -> None:
+    stage = Stage()
+    stage.serve()
+    first = stage.child(Child.DEPLOYMENT)["spec"]["template"]["spec"].copy()
+    placed = {"spec": {"nodeSelector": {"gpu": "h100"}}, "metadata": {"labels": {"team": "a"}}}
+    stage.cluster.edit_model(stage.key, runtime={"pageSize": 64}, podTemplate=placed)
+    stage.reconcile()
+    assert "--page-size=64" in stage.args
+    stage.cluster.edit_model(stage.key, runtime={}, podTemplate={})
+    stage.reconcile()
+    deployment = stage.child(Child.DEPLOYMENT)
+    assert deployment["spec"]["template"]["spec"] == first
+    assert "team" not in deployment["spec"]["template"]["metadata"]["labels"]
+
+
+def test_a_bad_spec_leaves_the_children_alone_and_a_good_one_recovers() -> None:
+    stage = Stage()
+    stage.serve()
+    stage.cluster.edit_model(stage.key, runtime={"numPages": 8, "numTokens": 8})
+    stage.reconcile()
+    assert [resource for _, resource in stage.cluster.writes] == ["status", "events"]
+    assert (stage.reason, stage.ready["status"], stage.status["observedGeneration"]) == ("InvalidSpec", "False", 2)
+    assert "--num-pages and --num-tokens" in stage.ready["message"]
+    assert stage.cluster.events == [("Warning", "InvalidSpec")]
+    stage.cluster.edit_model(stage.key, runtime={})
+    stage.reconcile()
+    assert (stage.reason, stage.status["observedGeneration"]) == ("Serving", 3)
+
+
+def test_what_the_api_server_refuses_is_an_invalid_spec_in_its_words() -> None:
+    stage = Stage()
+    stage.cluster.fail["patch deployments"] = errors.Refused("patch deployments", 422, "nodeSelector: bad label")
+    stage.reconcile()
+    assert stage.reason == "InvalidSpec"
+    assert "nodeSelector: bad label" in stage.ready["message"]
+
+
+def test_a_foreign_object_with_a_childs_name_is_reported_and_left_alone() -> None:
+    stage = Stage()
+    foreign = {"kind": "Service", "metadata": {"name": "smollm2", "namespace": "ns"}, "spec": {"type": "NodePort"}}
+    stage.cluster.objects["services", "ns", "smollm2"] = foreign
+    stage.reconcile()
+    assert stage.reason == "NameConflict"
+    assert [resource for _, resource in stage.cluster.writes] == ["status", "events"]
+    assert foreign["spec"] == {"type": "NodePort"}
+
+
+def test_a_recreated_model_waits_for_the_children_of_the_old_one() -> None:
+    stage = Stage()
+    stage.serve()
+    stage.cluster.create_model()
+    stage.cluster.objects[api.PLURAL, *stage.key]["metadata"]["uid"] = "new"
+    again = stage.reconcile()
+    assert (stage.reason, again) == ("Replacing", 1.0)
+    for child in Child:
+        stage.cluster.delete(child, stage.key)
+    stage.cluster.pod_list.clear()
+    stage.reconcile()
+    assert stage.child(Child.SERVICE)["metadata"]["ownerReferences"][0]["uid"] == "new"
+
+
+def test_a_missing_right_is_told_in_status_and_looked_at_again() -> None:
+    stage = Stage()
+    stage.cluster.fail["patch deployments"] = errors.Forbidden("patch deployments", 403, "cannot patch deployments")
+    assert stage.reconcile() == 15.0
+    assert stage.reason == "Forbidden"
+    assert "cannot patch deployments" in stage.ready["message"]
+    stage.reconcile()
+    assert stage.reason == "Starting"
+
+
+def test_nothing_is_written_into_a_namespace_that_goes_away() -> None:
+    stage = Stage()
+    message = "unable to create new content in namespace ns because it is being terminated"
+    stage.cluster.fail["patch serviceaccounts"] = errors.Forbidden("patch serviceaccounts", 403, message)
+    assert stage.reconcile() is None
+    assert stage.cluster.writes == []
+
+
+@pytest.mark.parametrize("call", ["get model", "get services", "list pods", "patch services", "patch status"])
+def test_an_outage_at_any_call_is_raised_and_the_next_look_completes_the_work(call: str) -> None:
+    stage = Stage()
+    stage.cluster.fail[call] = errors.Unavailable(call, 503, "down")
+    with pytest.raises(errors.Unavailable):
+        stage.reconcile()
+    stage.reconcile()
+    assert {child.plural for child in Child} <= {path[0] for path in stage.cluster.objects}
+    assert stage.reason == "Starting"
+
+
+def test_a_deleted_model_is_forgotten() -> None:
+    stage = Stage()
+    stage.serve()
+    del stage.cluster.objects[api.PLURAL, *stage.key]
+    stage.reconcile()
+    assert stage.cluster.writes == []
+    assert stage.metrics.registry.get_sample_value("minisgl_operator_models", {"condition": "Ready"}) == 0
+
+
+def test_models_are_counted_by_the_condition_that_is_true() -> None:
+    stage = Stage()
+    stage.serve()
+    assert stage.metrics.registry.get_sample_value("minisgl_operator_models", {"condition": "Ready"}) == 1
+    assert stage.metrics.registry.get_sample_value("minisgl_operator_models", {"condition": "Stalled"}) == 0
+
+
+def test_a_pod_that_does_not_tell_its_facts_is_asked_again_later_and_rarer() -> None:
+    stage = Stage()
+    stage.answers = None
+    stage.reconcile()
+    stage.cluster.run_pods(stage.key)
+    first, second = stage.reconcile(), stage.reconcile()
+    assert stage.reason == "Serving"
+    assert first is not None
+    assert second is not None
+    assert first < second
+    stage.answers = server_info()
+    assert stage.reconcile() is None
+    assert stage.status["startup"]["runtimeSeconds"] == {"weights": 1.5, "ready": 3.25}
+
+
+def test_scaling_to_zero_ends_ready_and_up_again_starts() -> None:
+    stage = Stage()
+    stage.serve()
+    stage.cluster.edit_model(stage.key, replicas=0)
+    stage.reconcile()
+    stage.cluster.run_pods(stage.key)
+    stage.reconcile()
+    assert (stage.reason, stage.status["available"]) == ("ScaledToZero", "0/0")
+    stage.cluster.edit_model(stage.key, replicas=2)
+    stage.reconcile()
+    assert (stage.reason, stage.ready["status"]) == ("Starting", "False")
+
+
+def test_a_model_of_another_uid_never_gets_this_ones_status() -> None:
+    cluster = FakeCluster()
+    key = cluster.create_model()
+    with pytest.raises(errors.Conflict):
+        asyncio.run(cluster.apply_status(Key(*key), "other", {}))
