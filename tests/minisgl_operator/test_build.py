@@ -148,7 +148,7 @@ def test_the_grace_period_outlasts_the_drain() -> None:
 def test_a_value_the_runtime_refuses_is_a_spec_error_with_its_sentence() -> None:
     with pytest.raises(SpecError, match=r"spec\.runtime: --num-pages and --num-tokens limit the same cache"):
         deployment(runtime={"numPages": 10, "numTokens": 10})
-    with pytest.raises(SpecError, match="pageSiz.*did you mean 'pageSize'"):
+    with pytest.raises(SpecError, match=r"pageSiz.*did you mean 'pageSize'"):
         deployment(runtime={"pageSiz": 10})
 
 

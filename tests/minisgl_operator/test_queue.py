@@ -1,6 +1,7 @@
 """One model at a time, bursts count once, failures wait, and one poisoned model does not hold up the others."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -107,7 +108,7 @@ def test_a_failure_is_retried_with_growing_pauses_and_events_do_not_shorten_them
                 break
 
     play(work, scene)
-    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert len(times) == 4
     assert pauses[0] >= 0.015
     assert pauses[0] < pauses[1] < pauses[2]

@@ -1,0 +1,116 @@
+"""The CRD is structural, documented throughout, and says what the API types say."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from minisgl.schema import runtime_schema
+from minisgl_operator import api, crd
+from minisgl_operator.api import Key, Spec, Status
+from minisgl_operator.status import Observation, build_status
+from support.cluster_objects import NOW, a_deployment, a_pod, server_info
+
+VERSION = crd.build()["spec"]["versions"][0]
+ROOT = VERSION["schema"]["openAPIV3Schema"]
+SPEC, STATUS = ROOT["properties"]["spec"], ROOT["properties"]["status"]
+# https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
+FORBIDDEN = {"$ref", "definitions", "title", "const", "exclusiveMinimum", "exclusiveMaximum", "deprecated", "examples"}
+
+
+def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    yield path, schema
+    for name, prop in schema.get("properties", {}).items():
+        yield from nodes(prop, f"{path}.{name}")
+    for keyword in ("items", "additionalProperties"):
+        if keyword in schema:
+            yield from nodes(schema[keyword], f"{path}[]")
+
+
+@pytest.mark.parametrize(("path", "schema"), list(nodes(ROOT)), ids=[path for path, _ in nodes(ROOT)])
+def test_every_node_is_structural(path: str, schema: dict[str, Any]) -> None:
+    assert not FORBIDDEN & schema.keys()
+    assert "type" in schema or schema.get("x-kubernetes-int-or-string")
+    assert not ("properties" in schema and "additionalProperties" in schema)
+    assert schema.get("default", 0) is not None
+
+
+def test_every_field_has_a_description_for_kubectl_explain() -> None:
+    bare = [path for path, schema in nodes(ROOT) if "description" not in schema and not path.endswith("[]")]
+    assert bare == [".metadata"]  # Kubernetes' own
+
+
+def test_runtime_is_the_schema_of_the_launch_arguments() -> None:
+    assert SPEC["properties"]["runtime"] == runtime_schema()
+    assert not any("default" in schema for _, schema in nodes(SPEC["properties"]["runtime"]))
+
+
+def test_defaults_reach_nested_fields() -> None:
+    device = SPEC["properties"]["device"]
+    assert device["default"] == {}
+    assert device["properties"]["type"]["default"] == "cuda"
+    assert SPEC["properties"]["replicas"]["default"] == 1
+
+
+def test_a_fresh_object_counts_as_not_observed() -> None:
+    assert STATUS["default"] == {"observedGeneration": -1}
+    assert [path for path, schema in nodes(STATUS) if "default" in schema] == [""]
+
+
+def test_conditions_are_merged_by_type() -> None:
+    conditions = STATUS["properties"]["conditions"]
+    assert conditions["x-kubernetes-list-map-keys"] == ["type"]
+    assert set(conditions["items"]["required"]) >= {"type", "status", "reason", "message", "lastTransitionTime"}
+
+
+def test_a_written_status_holds_only_fields_of_the_schema() -> None:
+    deployment = a_deployment().counting(1, ready=1).obj
+    seen = Observation(Key("ns", "smollm2"), 1, 1, deployment, [a_pod("p", deployment).ready().obj])
+    status = build_status(seen, {}, server_info(), NOW)
+    assert status.keys() <= STATUS["properties"].keys()
+    assert status["engine"].keys() == STATUS["properties"]["engine"]["properties"].keys()
+    assert Status.model_validate(status).ready_replicas == 1
+
+
+def test_a_look_at_the_list_answers_and_wide_tells_the_engine() -> None:
+    columns = VERSION["additionalPrinterColumns"]
+    assert [each["name"] for each in columns if "priority" not in each] == [
+        "Model",
+        "Ready",
+        "Replicas",
+        "Reason",
+        "Age",
+    ]
+    for column in columns:
+        first, field = re.findall(r"\w+", column["jsonPath"])[:2]
+        assert first == "metadata" or field in ROOT["properties"][first]["properties"]
+
+
+def test_scaling_reads_and_writes_fields_that_exist() -> None:
+    for path in VERSION["subresources"]["scale"].values():
+        _, part, field = path.split(".")
+        assert field in ROOT["properties"][part]["properties"]
+
+
+GOOD = ["pvc://models/a/b-1.0", "pvc://models", "hf://org/name", "hf://Qwen/Qwen3-0.6B@refs/pr/1"]
+BAD = ["models/a", "pvc://", "pvc://models/../etc", "pvc://models/.ssh", "pvc://Models/x", "hf://name", "hf://a/b/c",
+       "s3://a/b", "pvc://models/a b", "hf://org/-name", "file:///etc"]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", GOOD)
+def test_a_good_source_matches(source: str) -> None:
+    assert re.fullmatch(api.SOURCE_PATTERN, source)
+    Spec.model_validate({"model": {"source": source}})
+
+
+@pytest.mark.parametrize("source", BAD)
+def test_a_bad_source_does_not(source: str) -> None:
+    assert not re.search(api.SOURCE_PATTERN, source)
+
+
+@pytest.mark.parametrize(
+    ("size", "is_good"), [("500m", True), ("16Gi", True), ("2", True), ("1e3", True), ("2GB", False), ("", False)]
+)
+def test_quantities_are_those_of_kubernetes(size: str, is_good: bool) -> None:
+    assert bool(re.search(api.QUANTITY_PATTERN, size)) == is_good
