@@ -1,0 +1,194 @@
+"""The OpenAI requests that are served: fields, bounds, and which known fields do not work yet.
+
+Unknown extra fields are accepted, because benchmark clients send them. A field that OpenAI knows and we do not
+serve is an error unless it has the value that changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from minisgl.errors import RequestError
+from minisgl.messages import DecodeParams, SamplingParams
+from minisgl.server import faults
+
+INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
+MOST_STOPS = 16
+LONGEST_STOP = 1024  # characters; every new piece of text is searched for each
+
+StopString = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
+TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
+
+# Field -> the values that mean "not used". None is always one of them.
+NOT_SERVED: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "prompt_logprobs": (),
+    "echo": (False,),
+    "suffix": ("",),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "min_tokens": (0,),
+    "logit_bias": ({},),
+    "response_format": ({"type": "text"},),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "reasoning_effort": (),
+    "web_search_options": (),
+    "store": (False,),
+    "continue_final_message": (False,),
+    "chat_template": (),
+    "documents": ([],),
+}
+
+
+class Body(BaseModel):
+    """Base: JSON types are taken as they are (no "1" for 1); what we do not know passes."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
+
+
+class StreamOptions(Body):
+    """`include_usage`: one more chunk with the token counts."""
+
+    include_usage: bool = False
+
+
+class Sampling(Body):
+    """What both endpoints share."""
+
+    model: str | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=INT32_MAX)] | None = None  # -1 and 0: off
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-INT64_MAX - 1, le=INT64_MAX)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=MOST_STOPS)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=128)] | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @property
+    def token_limit(self) -> int | None:
+        return self.max_tokens
+
+    def sampling(self, max_tokens: int) -> SamplingParams:
+        return SamplingParams(
+            max_tokens=max_tokens,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=max(0, self.top_k or 0),
+            min_p=self.min_p or 0.0,
+            seed=self.seed,
+            ignore_eos=bool(self.ignore_eos),
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+        )
+
+    def decode(self) -> DecodeParams:
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return DecodeParams(
+            stop=tuple(stops),
+            skip_special_tokens=self.skip_special_tokens is not False,
+            include_stop=bool(self.include_stop_str_in_output),
+        )
+
+
+class TextPart(Body):
+    """One part of a message's content."""
+
+    type: str
+    text: str | None = None
+
+    @field_validator("type")
+    @classmethod
+    def is_text(cls, kind: str) -> str:
+        if kind != "text":
+            raise ValueError(f"content parts of type {kind!r} are not served; send text")
+        return kind
+
+
+class ChatMessage(Body):
+    """One turn. What a template may also read (`name`, `tool_calls`, …) is passed on untouched."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+
+    def for_template(self) -> dict[str, Any]:
+        """As templates expect it: one text; `developer` is the newer name of `system`, which no template knows."""
+        content = self.content
+        text = content if isinstance(content, str) else "".join(part.text or "" for part in content or ())
+        role = "system" if self.role == "developer" else self.role
+        return {**(self.model_extra or {}), "role": role, "content": text}
+
+
+class ChatRequest(Sampling):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
+    # Switches only (`enable_thinking`): text from a client would be text in a place the model's author wrote.
+    chat_template_kwargs: dict[str, bool] | None = None
+
+    @property
+    def token_limit(self) -> int | None:
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+
+class CompletionRequest(Sampling):
+    """POST /v1/completions. `prompt`: a text or token ids, or a list of one of them."""
+
+    prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
+
+    @property
+    def only_prompt(self) -> str | list[int]:
+        prompt = self.prompt
+        if isinstance(prompt, str):
+            return prompt
+        if not prompt:
+            raise RequestError("prompt: must not be empty", code="invalid_value", param="prompt")
+        if isinstance(prompt[0], int):
+            return prompt  # pydantic has checked the rest
+        if len(prompt) > 1:
+            raise RequestError(
+                f"prompt: {len(prompt)} prompts in one request are not served; send one request for each",
+                code="unsupported_parameter",
+                param="prompt",
+            )
+        return prompt[0]
+
+
+Request = TypeVar("Request", bound=Sampling)
+
+
+def read(kind: type[Request], fields: Any) -> Request:
+    """Validate a decoded body. Raises RequestError that names the field, the value and the mend."""
+    if not isinstance(fields, dict):
+        raise RequestError(f"The body is a JSON {type(fields).__name__}; send an object.", code="invalid_value")
+    for name, unused in NOT_SERVED.items():
+        value = fields.get(name)
+        if value is not None and not any(_same(value, other) for other in unused):
+            raise RequestError(f"{name} is not served yet; leave it out", code="unsupported_parameter", param=name)
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise faults.of_validation(error) from None
+
+
+def _same(value: Any, other: Any) -> bool:
+    return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)

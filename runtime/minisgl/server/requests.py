@@ -1,0 +1,221 @@
+"""The table of open requests: who waits for what, and exactly one end for each.
+
+    opened ──tokenize──► tokenizing ──► idle ──generate──► generating ──terminal text──► (removed)
+       a client that leaves: idle → removed; tokenizing, generating → abandoned, removed by the answer that still comes
+
+So the table's size bounds what is in the pipes behind it. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from minisgl.errors import BackendDied, MiniSGLError, Overloaded, RequestError
+from minisgl.messages import (
+    Abort,
+    DecodeParams,
+    Finish,
+    Generate,
+    SamplingParams,
+    Text,
+    Texts,
+    Tokenize,
+    Tokenized,
+)
+from minisgl.metrics import Metrics
+
+RETRY_AFTER_SECONDS = 1
+
+
+class State(Enum):
+    """Where a ticket is in its life."""
+
+    IDLE = auto()
+    TOKENIZING = auto()
+    GENERATING = auto()
+    ABANDONED = auto()
+    ENDED = auto()
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One open request. What comes faster than the client reads is merged, so a slow reader costs its text only."""
+
+    uid: int
+    opened_at: float
+    state: State = State.IDLE
+    prompt_len: int = 0
+    last_token_at: float = 0.0
+    num_tokens: int = 0
+    _ids: bytes | None = None
+    _text: Text | None = None
+    _error: MiniSGLError | None = None
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, text: Text) -> None:
+        if self._text is not None:
+            text = msgspec.structs.replace(text, text=self._text.text + text.text)
+        self._text = text
+        self._arrived.set()
+
+    def take_ids(self, ids: bytes) -> None:
+        self._ids = ids
+        self._arrived.set()
+
+    def fail(self, error: MiniSGLError) -> None:
+        self._error = error
+        self._arrived.set()
+
+    async def next_text(self) -> Text:
+        """What came since the last call; waits for it. Raises the error that ended the request."""
+        while self._text is None:
+            await self._arrival()
+        text, self._text = self._text, None
+        return text
+
+    async def ids(self) -> bytes:
+        while self._ids is None:
+            await self._arrival()
+        return self._ids
+
+    async def _arrival(self) -> None:
+        if self._error is not None:
+            raise self._error
+        await self._arrived.wait()
+        self._arrived.clear()
+
+
+class RequestTable:
+    """All open requests of the server. Lives in the event loop; `send_…` put one message into a pipe."""
+
+    def __init__(
+        self,
+        limit: int,
+        metrics: Metrics,
+        send_to_tokenizer: Callable[[Tokenize], None],
+        send_to_scheduler: Callable[[Generate | Abort], None],
+    ) -> None:
+        self._limit, self._metrics = limit, metrics
+        self._send_to_tokenizer, self._send_to_scheduler = send_to_tokenizer, send_to_scheduler
+        self._tickets: dict[int, Ticket] = {}
+        self._uids = itertools.count(1)
+        self.on_empty: Callable[[], None] = lambda: None
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    @contextmanager
+    def open(self) -> Iterator[Ticket]:
+        """Admit one request; leaving the block early (client gone, error) takes it back."""
+        if len(self._tickets) >= self._limit:
+            raise Overloaded(
+                f"{self._limit} requests are open or wait, which is the limit; try again later.",
+                retry_after=RETRY_AFTER_SECONDS,
+            )
+        ticket = Ticket(next(self._uids), time.monotonic())
+        self._tickets[ticket.uid] = ticket
+        try:
+            yield ticket
+        finally:
+            self._abandon(ticket)
+
+    async def tokenize(self, ticket: Ticket, request: Tokenize) -> NDArray[np.int32]:
+        """Ids of the request's words; its `uid` is set here."""
+        ticket.state = State.TOKENIZING
+        self._send_to_tokenizer(msgspec.structs.replace(request, uid=ticket.uid))
+        return np.frombuffer(await ticket.ids(), "<i4")
+
+    def generate(self, ticket: Ticket, ids: NDArray[np.int32], sampling: SamplingParams, decode: DecodeParams) -> None:
+        """Hand the request to the scheduler; its texts come through `ticket.next_text()`."""
+        ticket.state = State.GENERATING
+        ticket.prompt_len = len(ids)
+        self._send_to_scheduler(Generate(ticket.uid, ids.astype("<i4").tobytes(), sampling, decode))
+
+    def receive(self, message: Tokenized | Texts) -> None:
+        """An answer of the words floor."""
+        if isinstance(message, Tokenized):
+            self._take_ids(message)
+            return
+        now = time.monotonic()
+        for text in message.items:
+            self._take_text(text, now)
+        if message.stats is not None:
+            self._metrics.take(message.stats)
+
+    def fail_all(self, message: str) -> None:
+        """The backend is gone: every open request ends with this error."""
+        for ticket in list(self._tickets.values()):
+            if ticket.state is State.GENERATING:
+                self._metrics.ends[Finish.ERROR].inc()
+            ticket.fail(BackendDied(message))
+            self._remove(ticket)
+
+    def _take_ids(self, message: Tokenized) -> None:
+        ticket = self._tickets.get(message.uid)
+        if ticket is None:
+            return
+        if ticket.state is State.ABANDONED:
+            self._remove(ticket)
+            return
+        ticket.state = State.IDLE
+        if message.error is not None:
+            ticket.fail(RequestError(message.error, code="invalid_prompt"))
+        else:
+            ticket.take_ids(message.ids)
+
+    def _take_text(self, text: Text, now: float) -> None:
+        ticket = self._tickets.get(text.uid)
+        if ticket is None:
+            return
+        self._count(ticket, text, now)
+        if text.stopped_by is not None:
+            self._send_to_scheduler(Abort(text.uid))
+        if text.finish:
+            self._remove(ticket)
+        if text.finish is Finish.ERROR:
+            ticket.fail(RequestError(text.error or "The request failed.", status=500, code="internal_error"))
+        else:
+            ticket.take(text)
+
+    def _count(self, ticket: Ticket, text: Text, now: float) -> None:
+        metrics, new_tokens = self._metrics, text.num_tokens - ticket.num_tokens
+        if new_tokens > 0:
+            if ticket.num_tokens == 0:
+                metrics.first_token.observe(now - ticket.opened_at)
+                metrics.prompt_tokens.inc(ticket.prompt_len)
+                metrics.cached_tokens.inc(text.cached_tokens)
+            else:
+                metrics.between_tokens.observe((now - ticket.last_token_at) / new_tokens)
+            metrics.generation_tokens.inc(new_tokens)
+            ticket.num_tokens, ticket.last_token_at = text.num_tokens, now
+        if text.finish:
+            metrics.ends[text.finish].inc()
+            metrics.duration.observe(now - ticket.opened_at)
+
+    def _abandon(self, ticket: Ticket) -> None:
+        match ticket.state:
+            case State.IDLE:
+                self._remove(ticket)
+            case State.TOKENIZING:
+                ticket.state = State.ABANDONED
+            case State.GENERATING:
+                ticket.state = State.ABANDONED
+                self._send_to_scheduler(Abort(ticket.uid))
+            case State.ABANDONED | State.ENDED:
+                pass
+
+    def _remove(self, ticket: Ticket) -> None:
+        ticket.state = State.ENDED
+        del self._tickets[ticket.uid]
+        if not self._tickets:
+            self.on_empty()
