@@ -73,7 +73,7 @@ func runEtcd() {
 func runKubectl() {
 	// The verbosity is needed while the command tree is built, that is before its flags are parsed; a wrong value is
 	// reported by that later parse.
-	_ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
+	_, _ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
 	if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 		kubectlutil.CheckErr(err)
 	}

@@ -1,0 +1,155 @@
+"""The images of the cluster: what each is made from, its name by that content, and its archive in the cache.
+Building is only done here; loading them into the cluster is `store`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from cluster import buildah
+from cluster.digest import digest, walk
+from cluster.go import COREDNS, PAUSE, PROM, Program
+from cluster.oci import Image, write_image
+from cluster.paths import CACHE, HERE, ROOT, VENV
+from cluster.say import ClusterError, phase
+
+ARCHIVES = CACHE / "images"
+KEPT_ARCHIVES = 3  # per image: enough for two clones and one change, before a third of a gigabyte each adds up
+RUNTIME, OPERATOR = ROOT / "runtime" / "minisgl", ROOT / "operator"
+DOCKERFILE = OPERATOR / "Dockerfile"
+USER = 10001  # of our two images; the charts and the operator say the same
+PASSWD = f"root:x:0:0:root:/root:/bin/sh\nminisgl:x:{USER}:{USER}:minisgl:/tmp:/bin/sh\n"
+GROUP = f"root:x:0:\nminisgl:x:{USER}:\n"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one image comes to be: `write` fills the archive it is given."""
+
+    short: str
+    key: Callable[[], str]
+    write: Callable[[Path, str], None]
+
+    def name(self) -> str:
+        """The full name, whose tag is a hash of what the image is made from."""
+        return f"docker.io/local/{self.short}:{self.key()}"
+
+    def archive(self) -> Path:
+        return ARCHIVES / f"{self.short}-{self.key()}.tar"
+
+
+def recipes() -> list[Recipe]:
+    """All images, the system's first."""
+    ours = [runtime(), operator()] if DOCKERFILE.exists() else [runtime()]
+    return [*(_static(program) for program in (PAUSE, COREDNS, PROM)), *ours]
+
+
+def runtime() -> Recipe:
+    """The engine without its libraries: those are the machine's own, mounted by RuntimeClass hostfs (a copy of torch
+    in an image costs 15 GB and two minutes)."""
+    return Recipe("minisgl-runtime", lambda: digest(_code(__file__), str(VENV), PASSWD, RUNTIME), _write_runtime)
+
+
+def operator() -> Recipe:
+    """The operator, built from its Dockerfile as any user would."""
+    made_from = (OPERATOR, RUNTIME, ROOT / "pyproject.toml", ROOT / ".ci" / "constraints.txt")
+    return Recipe("minisgl-operator", lambda: digest(buildah.base_key(), *made_from), _write_operator)
+
+
+def build_images() -> dict[str, Path]:
+    """Build what the cache lacks; full name → archive."""
+    ARCHIVES.mkdir(parents=True, exist_ok=True)
+    built = {}
+    for recipe in recipes():
+        name, archive = recipe.name(), recipe.archive()
+        if not archive.exists():
+            fresh = archive.with_name(f"new-{archive.name}")
+            with phase(f"build {name.removeprefix('docker.io/local/')}"):
+                recipe.write(fresh, name)
+            fresh.replace(archive)
+            _forget_old(recipe.short, archive)
+        built[name] = archive
+    return built
+
+
+@cache
+def shared_folders() -> tuple[Path, ...]:
+    """What RuntimeClass hostfs shows to pods: the system's libraries, the Python the venv stands on, the venv."""
+    return (Path("/usr"), *(path for path in _python_folders() if not path.is_relative_to("/usr")), VENV)
+
+
+def _python_folders() -> list[Path]:
+    home = next(
+        (line.partition("=")[2].strip() for line in _venv_settings() if line.partition("=")[0].strip() == "home"), None
+    )
+    if home is None:
+        raise ClusterError(f"{VENV} is not a virtual environment", "make venv")
+    given = (VENV / "bin" / "python").resolve()
+    # `home` is the folder the link leads through, the resolved path the one it ends at; a pod needs both.
+    return sorted({Path(home).parent, given.parent.parent})
+
+
+def _venv_settings() -> list[str]:
+    try:
+        return (VENV / "pyvenv.cfg").read_text().splitlines()
+    except FileNotFoundError:
+        raise ClusterError(f"{VENV} is missing", "make venv") from None
+
+
+def _static(program: Program) -> Recipe:
+    def write(target: Path, name: str) -> None:
+        files: dict[str, Path | str] = {program.name: program.path(), "etc/passwd": PASSWD, "etc/group": GROUP}
+        image = Image(entrypoint=(f"/{program.name}",), files=files, folders={"tmp": 0o1777})
+        _write(image, name, target)
+
+    return Recipe(program.name, lambda: digest(program.key(), _code(__file__)), write)
+
+
+def _write_runtime(target: Path, name: str) -> None:
+    if not RUNTIME.is_dir() or not (VENV / "bin" / "python").exists():
+        raise ClusterError(f"{RUNTIME} or {VENV} is missing", "make venv")
+    code: dict[str, Path | str] = {
+        f"app/minisgl/{path.relative_to(RUNTIME).as_posix()}": path for path in walk(RUNTIME)
+    }
+    image = Image(
+        entrypoint=(f"{VENV}/bin/python", "-m", "minisgl"),
+        files={**code, "etc/passwd": PASSWD, "etc/group": GROUP},
+        links={name: f"usr/{name}" for name in ("bin", "lib", "lib64", "sbin")},
+        folders={"tmp": 0o1777},
+        environment={
+            "PATH": f"{VENV}/bin:/usr/local/bin:/usr/bin:/bin",
+            "PYTHONPATH": "/app",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "HOME": "/tmp",
+        },
+        user=f"{USER}:{USER}",
+        workdir="/app",
+    )
+    _write(image, name, target)
+
+
+def _write_operator(target: Path, name: str) -> None:
+    if not DOCKERFILE.exists():
+        raise ClusterError(f"{DOCKERFILE} is missing", "restore operator/Dockerfile from git")
+    buildah.build_dockerfile(DOCKERFILE, name, target)
+
+
+def _write(image: Image, name: str, target: Path) -> None:
+    with target.open("wb") as out:
+        write_image(image, name, out)
+
+
+def _code(module: str) -> str:
+    """This code is part of what an image is made from."""
+    return digest(Path(module), HERE / "oci.py")
+
+
+def _forget_old(short: str, newest: Path) -> None:
+    archives = [path for path in ARCHIVES.glob(f"{short}-*.tar") if path != newest]
+    for path in sorted(archives, key=lambda path: -path.stat().st_mtime)[KEPT_ARCHIVES - 1 :]:
+        path.unlink()
+    for path in ARCHIVES.glob("new-*"):
+        path.unlink()
