@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import tempfile
@@ -14,7 +13,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from charts.tools import ROOT
+from charts.tools import CACHE, ROOT
 
 # The Go module of the Prometheus operator; the last version whose own module carries the CRD files.
 PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
@@ -56,7 +55,7 @@ def minisgl() -> dict[str, Any]:
 @cache
 def prometheus(plural: str) -> dict[str, Any]:
     """A definition of the Prometheus operator, such as `podmonitors`, from its Go module; cached on this machine."""
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minisgl" / "crds" / f"{plural}.yaml"
+    cached = CACHE / "crds" / f"{plural}.yaml"
     if not cached.exists():
         with tempfile.TemporaryDirectory() as folder:
             answer = subprocess.run(

@@ -1,0 +1,98 @@
+"""What cannot work is refused: by the API server if the spec shows it, else by a condition that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from e2e import environment, kube
+from e2e.environment import CHARTS, MODELS, Environment
+from e2e.specs import wanted
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"runtime": {"tensorParallelSize": 0}}, "spec.runtime.tensorParallelSize"),
+        ({"runtime": {"tensorParallelSize": -1}}, "spec.runtime.tensorParallelSize"),
+        ({"runtime": {"tensorParallelSize": "two"}}, "spec.runtime.tensorParallelSize"),
+        ({"runtime": {"dtype": "float8"}}, "spec.runtime.dtype"),
+        ({"runtime": {"attentionBackend": "magic"}}, "spec.runtime.attentionBackend"),
+        ({"runtime": {"numPages": 8, "numTokens": 64}}, "numPages and numTokens limit the same cache"),
+        ({"runtime": {"maxRunningRequest": 8}}, "spec.runtime.maxRunningRequest"),
+        ({"modle": {}}, "spec.modle"),
+        ({"model": {"source": "/models/x"}}, "spec.model.source"),
+        ({"model": {"source": "pvc://models/../other"}}, "spec.model.source"),
+        ({"device": {"type": "tpu"}}, "spec.device.type"),
+        ({"replicas": -1}, "spec.replicas"),
+        ({"podTemplate": {"spec": {"hostNetwork": True}}}, "spec.podTemplate.spec.hostNetwork"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_wrong_spec_is_refused_at_apply_and_the_field_is_named(spec: dict[str, Any], field: str) -> None:
+    with pytest.raises(kube.KubectlError, match=field.replace(".", r"\.")):
+        kube.apply(wanted("refused", **spec))
+    assert not kube.exists("msgl", "refused")
+
+
+def test_a_name_that_no_service_can_have_is_refused_at_apply() -> None:
+    for name in ("9lives", "a" * 60):
+        with pytest.raises(kube.KubectlError, match=r"metadata\.name"):
+            kube.apply(wanted(name))
+
+
+def test_three_ranks_for_eight_heads_stall_with_the_sizes_that_work(model: Callable[..., str], tiny: str) -> None:
+    name = model("three-ranks", tiny, runtime={"dummyWeight": True, "tensorParallelSize": 3, "numTokens": 1024})
+    message = kube.wait_until(name, "Stalled", within=90)["message"]
+    assert "3" in message
+    for size in ("1", "2", "4", "8"):
+        assert size in message, message
+
+
+def test_a_folder_that_is_not_there_stalls_with_its_path(model: Callable[..., str]) -> None:
+    name = model("no-folder", "pvc://models/no-such-folder")
+    found = kube.wait_until(name, "Stalled", within=60)
+    assert found["reason"] == "ModelNotFound"
+    assert "no-such-folder" in found["message"]
+
+
+def test_helm_fails_at_once_with_our_message_when_a_model_cannot_start(env: Environment) -> None:
+    flags = ["--set=model.source=pvc://models/no-such-folder", f"--set=image={env.runtime_image}"]
+    if env.runtime_class:
+        flags.append(f"--set=podTemplate.spec.runtimeClassName={env.runtime_class}")
+    where = ("--namespace", MODELS, "--wait", "--timeout=5m")
+    try:
+        with pytest.raises(environment.HelmError, match="no-such-folder"):
+            environment.helm("install", "stalled", str(CHARTS / "minisgl-model"), *where, *flags, timeout=90)
+    finally:
+        environment.helm("uninstall", "stalled", "--namespace", MODELS, "--ignore-not-found", "--wait")
+
+
+def reason(name: str) -> str:
+    """Why model `name` is not ready."""
+    return str(kube.condition(kube.get("msgl", name), "Ready").get("reason"))
+
+
+def test_a_claim_that_is_not_there_is_named(model: Callable[..., str]) -> None:
+    name = model("no-claim", "pvc://no-such-claim/folder")
+    kube.eventually("the claim is missed", lambda: reason(name) == "ReferenceNotFound", within=30, about=name)
+    assert "no-such-claim" in kube.condition(kube.get("msgl", name), "Ready")["message"]
+
+
+def test_an_image_that_is_not_there_is_named_and_mended_by_a_new_spec(model: Callable[..., str], tiny: str) -> None:
+    image = "docker.io/local/no-such-image:1"
+    runtime = {"dummyWeight": True, "numTokens": 1024}
+    name = model("no-image", tiny, image=image, imagePullPolicy="Never", runtime=runtime)
+    found = kube.wait_until(name, "Stalled", within=60)
+    assert found["reason"] == "ImagePullFailed"
+    assert image in found["message"]
+    kube.apply(wanted(name, tiny, runtime=runtime))
+    kube.wait_until(name, within=120)
+
+
+def test_gpus_that_no_node_has_are_named(model: Callable[..., str]) -> None:
+    name = model("no-gpu", device={"type": "cuda", "resourceName": "example.com/gpu"})
+    kube.eventually("GPUs are missed", lambda: reason(name) == "InsufficientGPU", within=30, about=name)
+    assert "example.com/gpu" in kube.condition(kube.get("msgl", name), "Ready")["message"]
