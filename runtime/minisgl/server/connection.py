@@ -1,0 +1,72 @@
+"""uvicorn's connection with the limits it lacks: header size and time, an OpenAI error for bad HTTP, a hard cut."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from minisgl.errors import RequestError
+from minisgl.server import faults
+from minisgl.server.sse import CUT
+
+HEADER_SECONDS = 30.0  # from the connection, or a request's first byte, to the end of its headers
+HEADER_BYTES = 64 * 1024
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection."""
+
+    _slow: asyncio.TimerHandle | None = None
+    _header_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._header_bytes = 0
+        self._expect_headers()
+        self.scope["extensions"] = {CUT: self.transport.abort}  # type: ignore[dict-item]  # an extension of our own
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """The request was no HTTP that we can read."""
+        content = msgspec.json.encode(faults.body(RequestError(msg, code="invalid_http")))
+        head = (
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n" % len(content)
+        )
+        self.transport.write(head + content)
+        self.transport.close()
+
+    def _count(self, num_bytes: int) -> None:
+        self._header_bytes += num_bytes
+        if self._header_bytes > HEADER_BYTES:
+            raise ValueError("headers are too large")  # httptools makes a 400 of it
+
+    def _expect_headers(self) -> None:
+        self._stop_waiting()
+        self._slow = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None

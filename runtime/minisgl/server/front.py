@@ -1,0 +1,82 @@
+"""What the HTTP routes share: who is served, which limits hold, and the table of open requests."""
+
+from __future__ import annotations
+
+from minisgl import __version__
+from minisgl.args import LaunchArgs
+from minisgl.errors import BackendDied, Overloaded, RequestError
+from minisgl.info import EngineFacts, ServerInfo
+from minisgl.metrics import Metrics
+from minisgl.process import Open
+from minisgl.server.health import Health
+from minisgl.server.requests import RequestTable
+
+STARTING_RETRY_SECONDS, DRAINING_RETRY_SECONDS = 10, 5
+
+
+class Front:
+    """The front end's state. `open` fills in what only the engine knows."""
+
+    def __init__(self, args: LaunchArgs, health: Health, metrics: Metrics, table: RequestTable, created: int) -> None:
+        self.args, self.health, self.metrics, self.table = args, health, metrics, table
+        self.model_name = args.served_model_name or args.model_path
+        self.created = created
+        self.context_length = 0
+        self.vocabulary_size = 0
+        self.is_accepting = True  # false after the drain delay
+        self.failure: str | None = None
+
+    def learn(self, order: Open) -> None:
+        """All children can work; from here on requests can be checked against the engine's limits."""
+        facts = EngineFacts.model_validate(order.facts)
+        # A request that can never fit into the cache must not be admitted.
+        self.context_length = min(facts.context_length, facts.kv_cache.tokens)
+        self.vocabulary_size = order.vocabulary_size
+        self.health.info = ServerInfo(
+            version=__version__,
+            served_model_name=self.model_name,
+            model_path=self.args.model_path,
+            engine=facts,
+            startup_seconds=order.startup_seconds,
+        )
+
+    def check_open(self) -> None:
+        """Raises what a new request meets when the server cannot take it."""
+        if self.failure is not None:
+            raise BackendDied(self.failure)
+        if self.health.state == "starting":
+            raise Overloaded(
+                "The model is still loading; see /startupz.", retry_after=STARTING_RETRY_SECONDS, code="not_ready"
+            )
+        if not self.is_accepting:
+            raise Overloaded(
+                "The server is shutting down; another replica will answer.",
+                retry_after=DRAINING_RETRY_SECONDS,
+                code="draining",
+            )
+
+    def check_model(self, name: str | None) -> None:
+        if name is not None and name != self.model_name:
+            raise RequestError(
+                f"The model {name[:200]!r} does not exist here; this server serves {self.model_name!r}.",
+                status=404,
+                code="model_not_found",
+                param="model",
+            )
+
+    def answer_len(self, prompt_len: int, wanted: int | None, default: int | None, param: str) -> int:
+        """How many tokens the answer may have. Prompt plus answer must fit the context: nothing is cut silently."""
+        limit = self.context_length
+        if prompt_len == 0:
+            raise RequestError("The prompt has no tokens; send some text.", code="invalid_prompt", param=param)
+        if wanted is None:
+            wanted = max(1, limit - prompt_len) if default is None else default
+        if prompt_len + wanted > limit:
+            raise RequestError(
+                f"This model's maximum context length is {limit} tokens. However, you requested "
+                f"{prompt_len + wanted} tokens ({prompt_len} in the {param}, {wanted} in the completion). "
+                f"Please reduce the length of the {param} or completion.",
+                code="context_length_exceeded",
+                param=param,
+            )
+        return wanted

@@ -1,0 +1,130 @@
+"""How an answer is written: as chat completion or as completion, whole or in chunks. Text in, JSON out."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+import msgspec
+
+from minisgl.messages import Finish, Text
+from minisgl.server.sse import event_of
+
+REASONS = {Finish.STOP: "stop", Finish.LENGTH: "length", Finish.ABORT: "abort"}
+
+
+class Style:
+    """Base: what both endpoints share. One object per answer."""
+
+    prefix: str
+    whole_object: str
+    chunk_object: str
+
+    def __init__(self, model: str, include_usage: bool) -> None:
+        self._id = f"{self.prefix}-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+        self._model = model
+        self._include_usage = include_usage
+        self._head, self._tail = self._around_text()
+
+    def opening(self) -> bytes:
+        """What comes before any text."""
+        return b""
+
+    def piece(self, text: str) -> bytes:
+        """One chunk of text, from bytes prepared once: this is the hot path."""
+        return self._head + msgspec.json.encode(text) + self._tail
+
+    def ending(self, last: Text, prompt_len: int) -> bytes:
+        """The chunk with the reason, and the one with the counts if it was asked for."""
+        choice = {"index": 0, **self._nothing(), "logprobs": None, **reason(last)}
+        end = event_of(self._chunk([choice]))
+        if self._include_usage:
+            end += event_of(self._chunk([]) | {"usage": usage(last, prompt_len)})
+        return end
+
+    def whole(self, text: str, last: Text, prompt_len: int) -> dict[str, Any]:
+        """The answer in one piece."""
+        choice = {"index": 0, **self._words(text), "logprobs": None, **reason(last)}
+        return {
+            "id": self._id,
+            "object": self.whole_object,
+            "created": self._created,
+            "model": self._model,
+            "choices": [choice],
+            "usage": usage(last, prompt_len),
+        }
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        chunk = {
+            "id": self._id,
+            "object": self.chunk_object,
+            "created": self._created,
+            "model": self._model,
+            "choices": choices,
+        }
+        return chunk | ({"usage": None} if self._include_usage else {})
+
+    def _around_text(self) -> tuple[bytes, bytes]:
+        mark = uuid.uuid4().hex
+        choice = {"index": 0, **self._delta(mark), "logprobs": None, "finish_reason": None}
+        head, _, tail = event_of(self._chunk([choice])).partition(msgspec.json.encode(mark))
+        return head, tail
+
+    def _delta(self, text: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _nothing(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _words(self, text: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class ChatStyle(Style):
+    """`chat.completion` and its chunks: the role first, then deltas."""
+
+    prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def opening(self) -> bytes:
+        delta = {"role": "assistant", "content": ""}
+        return event_of(self._chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}]))
+
+    def _delta(self, text: str) -> dict[str, Any]:
+        return {"delta": {"content": text}}
+
+    def _nothing(self) -> dict[str, Any]:
+        return {"delta": {}}
+
+    def _words(self, text: str) -> dict[str, Any]:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+
+
+class CompletionStyle(Style):
+    """`text_completion`, whole and in chunks."""
+
+    prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
+
+    def _delta(self, text: str) -> dict[str, Any]:
+        return {"text": text}
+
+    def _nothing(self) -> dict[str, Any]:
+        return {"text": ""}
+
+    def _words(self, text: str) -> dict[str, Any]:
+        return {"text": text}
+
+
+def reason(last: Text) -> dict[str, Any]:
+    """OpenAI's reason, and which stop string it was if it was one."""
+    return {"finish_reason": REASONS.get(last.finish), "stop_reason": last.stopped_by}
+
+
+def usage(last: Text, prompt_len: int) -> dict[str, Any]:
+    return {
+        "prompt_tokens": prompt_len,
+        "completion_tokens": last.num_tokens,
+        "total_tokens": prompt_len + last.num_tokens,
+        "prompt_tokens_details": {"cached_tokens": last.cached_tokens},
+    }
