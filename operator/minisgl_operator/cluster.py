@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import uuid
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -205,7 +206,9 @@ async def connect(namespaces: Sequence[str], metrics: Metrics) -> KubernetesClus
     try:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
-        await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        # Its own default is KUBECONFIG as it was when the module was first imported.
+        file = os.environ.get("KUBECONFIG")
+        await config.load_kube_config(file, client_configuration=configuration)  # type: ignore[no-untyped-call]
     configuration.retries = None  # the queue retries, with back-off and with fresh eyes
     api_client = client.ApiClient(configuration)
     api_client.user_agent = f"{api.FIELD_MANAGER}/{__version__}"

@@ -53,13 +53,17 @@ class Watches:
         self._memo = memo
         self._stop = asyncio.Event()
 
+    def stop(self) -> None:
+        """End `run`, as SIGTERM does."""
+        self._stop.set()
+
     async def run(self) -> None:
         """Watch until SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
         pause = RESTART_SECONDS
         while not self._stop.is_set():
             for number in (signal.SIGTERM, signal.SIGINT):  # kopf replaces them while it runs
-                loop.add_signal_handler(number, self._stop.set)
+                loop.add_signal_handler(number, self.stop)
             if not await self._is_served():
                 await self._sleep(CRD_SECONDS)
                 continue

@@ -75,7 +75,6 @@ def _template(key: Key, spec: Spec, settings: Settings, image: str) -> Object:
         # NCCL's rings lie in shared memory, and a container's /dev/shm has only 64 MB.
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108
-    runtime_class = pod.spec.runtime_class_name or settings.runtime_class_name
     placement = {
         "nodeSelector": pod.spec.node_selector,
         "tolerations": [each.model_dump(by_alias=True, exclude_none=True) for each in pod.spec.tolerations],

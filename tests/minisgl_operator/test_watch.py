@@ -1,0 +1,144 @@
+"""The real kopf over real HTTP: which model an event offers, and that no bad stream ends the operator."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import aiohttp
+import pytest
+
+from minisgl_operator import api, cluster, watch
+from minisgl_operator.api import Key
+from minisgl_operator.metrics import Metrics
+from minisgl_operator.settings import Settings
+from minisgl_operator.watch import Watches
+from support.api_server import ApiServer, an_event
+
+Check = Callable[[], bool]
+
+
+class Recorder:
+    """Stands for the queue."""
+
+    def __init__(self) -> None:
+        self.keys: list[Key] = []
+
+    def offer(self, key: Key) -> None:
+        self.keys.append(key)
+
+
+class Operator:
+    """One running set of watches."""
+
+    def __init__(self, server: ApiServer, metrics: Metrics, port: int) -> None:
+        self.server = server
+        self.metrics = metrics
+        self.port = port
+        self.queue = Recorder()
+        self.is_stale = False
+        self.resync = SimpleNamespace(is_stale=lambda: self.is_stale, age=lambda: 1.0)
+
+    async def until(self, check: Check, seconds: float = 15) -> None:
+        async with asyncio.timeout(seconds):
+            while not check():  # noqa: ASYNC110 (what is awaited happens in other tasks, without a signal)
+                await asyncio.sleep(0.02)
+
+    async def watching(self) -> None:
+        """Until all five resources are watched."""
+        await self.until(lambda: all(self.server.num_watches(each) for each in (api.PLURAL, "pods", "deployments")))
+
+    async def probe(self) -> int:
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}/healthz") as answer:
+            return answer.status
+
+
+def play(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Callable[[Operator], Awaitable[None]], **settings: str
+) -> None:
+    """Run the watches against a server while `scene` plays, then stop them as SIGTERM does."""
+    monkeypatch.setattr(watch, "RESTART_SECONDS", 0.05)
+
+    async def stage() -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with ApiServer() as server:
+            monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
+            metrics = Metrics()
+            operator = Operator(server, metrics, port)
+            chosen = Settings.model_validate({"health_port": port, **settings})
+            connection = await cluster.connect(chosen.namespaces, metrics)
+            memo = SimpleNamespace(queue=operator.queue, resync=operator.resync)
+            watches = Watches(chosen, connection, metrics, memo)
+            running = asyncio.create_task(watches.run())
+            try:
+                await scene(operator)
+            finally:
+                watches.stop()
+                await asyncio.wait_for(running, 20)
+                await connection.close()
+
+    asyncio.run(stage())
+
+
+def test_events_of_models_and_of_their_children_offer_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(operator: Operator) -> None:
+        await operator.watching()
+        operator.server.push(api.PLURAL, an_event("ADDED", api.PLURAL, "a"))
+        operator.server.push("pods", an_event("MODIFIED", "pods", "b-1-x", **{api.MODEL_LABEL: "b"}))
+        operator.server.push("deployments", an_event("DELETED", "deployments", "c", **{api.MODEL_LABEL: "c"}))
+        await operator.until(lambda: len(set(operator.queue.keys)) == 3)
+        assert set(operator.queue.keys) == {Key("ns", "a"), Key("ns", "b"), Key("ns", "c")}
+
+    play(tmp_path, monkeypatch, scene)
+
+
+def test_children_are_narrowed_to_our_label_by_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(operator: Operator) -> None:
+        await operator.watching()
+        assert "labelSelector=minisgl.io" in operator.server.queries["pods"]
+        assert "labelSelector" not in operator.server.queries[api.PLURAL]
+
+    play(tmp_path, monkeypatch, scene)
+
+
+BROKEN = {
+    "an ERROR event 500": b'{"type": "ERROR", "object": {"code": 500, "message": "etcd is unhappy"}}',
+    "a truncated line": b'{"type": "MODIFIED", "object": {"metada',
+    "an ERROR event 410": b'{"type": "ERROR", "object": {"code": 410}}',
+}
+
+
+@pytest.mark.parametrize("line", BROKEN.values(), ids=BROKEN)
+def test_a_broken_stream_leads_to_a_fresh_list_and_no_event_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: bytes
+) -> None:
+    async def scene(operator: Operator) -> None:
+        await operator.watching()
+        model = {"metadata": {"name": "late", "namespace": "ns", "uid": "u", "resourceVersion": "2"}}
+        operator.server.objects[api.PLURAL].append(model)
+        operator.server.push(api.PLURAL, line)
+        await operator.until(lambda: Key("ns", "late") in operator.queue.keys)
+
+    play(tmp_path, monkeypatch, scene)
+
+
+def test_the_probe_fails_when_nothing_could_be_listed_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(operator: Operator) -> None:
+        await operator.watching()
+        operator.is_stale = True
+        assert await operator.probe() == 500
+
+    play(tmp_path, monkeypatch, scene)
+
+
+def test_the_probe_answers_while_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(operator: Operator) -> None:
+        await operator.watching()
+        assert await operator.probe() == 200
+
+    play(tmp_path, monkeypatch, scene, watch_namespaces="ns")
