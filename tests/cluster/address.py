@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from cluster.digest import digest
+from cluster.paths import STATE
+
 NODE = "node1"
 NODE_IP = "10.201.0.1"
 PODS = "10.202.0.0/24"
@@ -15,4 +18,5 @@ ETCD_PORT, ETCD_PEER_PORT = 2379, 2380
 OUTSIDE_PORT = 16443  # on 127.0.0.1 of the machine; another free one is taken when it is in use
 
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"  # cAdvisor inside the kubelet knows only this path
-CGROUP = "minisgl"  # all pods live below it, so that `down` can find and remove them
+# All pods live below it, so that `down` can find and remove them; a cluster of another cache has another one.
+CGROUP = f"minisgl-{digest(str(STATE))}"

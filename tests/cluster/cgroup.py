@@ -17,11 +17,6 @@ def hierarchies() -> list[Path]:
     return [Path(fields[4]) for fields in mounts if fields[fields.index("-") + 1] in ("cgroup", "cgroup2")]
 
 
-def is_version_2() -> bool:
-    """Whether the controllers are on the unified hierarchy."""
-    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
-
-
 def make_cgroups() -> None:
     """Make the cgroup that the kubelet is told to live in; it refuses one that does not exist."""
     for hierarchy in hierarchies():

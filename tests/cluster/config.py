@@ -31,7 +31,6 @@ class Node:
     pause_image: str
     cni_folder: Path
     shared: tuple[Path, ...]  # folders of the machine that pods of RuntimeClass hostfs see, read-only
-    cgroup_v2: bool = False
 
 
 def render_config(node: Node) -> dict[str, str]:

@@ -42,8 +42,7 @@ class Recipe:
 
 def recipes() -> list[Recipe]:
     """All images, the system's first."""
-    ours = [runtime(), operator()] if DOCKERFILE.exists() else [runtime()]
-    return [*(_static(program) for program in (PAUSE, COREDNS, PROM)), *ours]
+    return [*(_static(program) for program in (PAUSE, COREDNS, PROM)), runtime(), operator()]
 
 
 def runtime() -> Recipe:

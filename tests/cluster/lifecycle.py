@@ -138,7 +138,7 @@ def _settings(archives: dict[str, Path]) -> dict[str, Any]:
 def _node(archives: dict[str, Path]) -> Node:
     folder = cni_folder()
     assert folder is not None, "install_packages has made sure of it"
-    return Node(_by_short_name(archives)["pause"], folder, images.shared_folders(), cgroup.is_version_2())
+    return Node(_by_short_name(archives)["pause"], folder, images.shared_folders())
 
 
 def _kept(described: Node) -> tuple[Path, ...]:

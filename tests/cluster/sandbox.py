@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cluster.config import sandbox_script
 from cluster.go import PAUSE
-from cluster.paths import CACHE, CONFIG, LOGS, PIDS, ROOT, STATE
+from cluster.paths import CONFIG, LOGS, PIDS, STATE
 from cluster.process import CLEAN_PATH, end, record, recorded, run, wait_for
 from cluster.say import ClusterError
 
@@ -41,7 +41,7 @@ def open_sandbox(kept: tuple[Path, ...]) -> None:
         (STATE / "var" / name).symlink_to(target)
     PIDS.mkdir(parents=True, exist_ok=True)
     script = CONFIG / "sandbox.sh"
-    script.write_text(sandbox_script((CACHE, ROOT, *kept), PAUSE.path()))
+    script.write_text(sandbox_script(kept, PAUSE.path()))
     log = LOGS / "sandbox.log"
     with log.open("ab") as out:
         holder = subprocess.Popen(["sh", "-c", HOLDER, "holder", str(PIDS), str(script)], stdin=subprocess.DEVNULL,
