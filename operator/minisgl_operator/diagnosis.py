@@ -21,6 +21,8 @@ WELL_SECONDS = 600
 
 IMAGE_ERRORS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 CONFIG_ERRORS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+NOISE = re.compile(r"\. (?:no new claims|preemption:|not found)")
+POD_FORBIDDEN = re.compile(r'^pods "[^"]+" is forbidden: ')
 MISSING = re.compile(r"not found|couldn't find key")
 
 NEXT = {
@@ -62,7 +64,8 @@ def _pod(pod: Object) -> Finding | None:
 
 
 def _unscheduled(pod: str, message: str) -> Finding:
-    message = message.strip().rstrip(".")
+    # What preemption and resource claims would not mend either is noise to the reader.
+    message = NOISE.split(message)[0].strip().rstrip(".")
     if "persistentvolumeclaim" in message and "not found" in message:
         text = f"{message}; create the claim in this namespace or correct spec.model.source"
         return Finding(Reason.REFERENCE_NOT_FOUND, text)
@@ -113,7 +116,8 @@ def _rejected(deployment: Object) -> Finding | None:
     failure = condition(deployment, "ReplicaFailure")
     if failure is None or failure["status"] != "True":
         return None
-    message = _brief(failure.get("message", ""))
+    # Each try has another pod name; with it status would change, and be written, at every try.
+    message = _brief(POD_FORBIDDEN.sub("", failure.get("message", "")))
     if "exceeded quota" in message:
         return Finding(Reason.QUOTA_EXCEEDED, f"{message}; raise the ResourceQuota or ask for less")
     return Finding(Reason.POD_REJECTED, f"{message}; change what is refused, or the namespace's rules", stalled=True)

@@ -2,7 +2,7 @@
 
 OperatorError
 ├── SpecError          the spec cannot become pods        -> condition InvalidSpec, no retry
-├── NameTaken          a child's name is somebody else's  -> condition NameConflict, looked at again on resync
+├── NameTaken          a child's name is somebody else's  -> condition NameConflict, looked at again
 ├── Leftover           a child of a deleted namesake       -> condition Replacing, looked at again soon
 └── ApiError           the API server answered no
     ├── Refused        400, 422: the child is not valid   -> condition InvalidSpec

@@ -31,8 +31,8 @@ from minisgl_operator.status import Observation
 logger = logging.getLogger(__name__)
 
 NORMAL = {Reason.SERVING, Reason.SCALED_TO_ZERO, Reason.STARTING, Reason.ROLLING_OUT, Reason.SCALING, Reason.REPLACING}
-# Nothing tells us that a right was granted, that an old child is gone, or that a pod answers now: look again.
-LOOK_AGAIN_SECONDS: dict[str, float] = {Reason.FORBIDDEN: 15.0, Reason.REPLACING: 1.0}
+# No event tells that a right was granted, a foreign object is gone, or a namesake's child is: look again.
+LOOK_AGAIN_SECONDS: dict[str, float] = {Reason.FORBIDDEN: 15.0, Reason.NAME_CONFLICT: 15.0, Reason.REPLACING: 1.0}
 ASK_AGAIN_SECONDS = 5.0
 CONDITIONS = ("Ready", "Reconciling", "Stalled")
 

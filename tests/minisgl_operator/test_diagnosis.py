@@ -145,6 +145,23 @@ def test_a_quota_is_told_with_the_servers_words() -> None:
     assert "requested: memory=3Gi; raise the ResourceQuota" in found.message
 
 
+def test_a_refused_pods_changing_name_does_not_change_the_message() -> None:
+    one, two = (
+        rejected('pods "x-1" is forbidden: exceeded quota: q'),
+        rejected('pods "x-2" is forbidden: exceeded quota: q'),
+    )
+    assert one == two
+
+
+def test_the_schedulers_advice_on_preemption_is_left_out() -> None:
+    text = (
+        "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available"
+    )
+    found = diagnose([pod().unschedulable(text).obj], DEPLOYMENT)
+    assert found is not None
+    assert found.message.startswith("0/1 nodes are available: 1 Insufficient cpu; check")
+
+
 def test_a_refused_pod_is_stalled() -> None:
     found = rejected('pods "x" is forbidden: violates PodSecurity "restricted:latest"')
     assert found is not None
