@@ -75,6 +75,8 @@ def start_controllers() -> None:
            "--secure-port=10257", f"--service-account-private-key-file={PKI}/sa.key", f"--root-ca-file={PKI}/ca.crt",
            "--use-service-account-credentials=true", "--leader-elect=false",
            f"--cluster-signing-cert-file={PKI}/ca.crt", f"--cluster-signing-key-file={PKI}/ca.key",
+           # It makes a client for each of 40 controllers first; at the usual 20 requests a second that takes 4 s.
+           "--kube-api-qps=200", "--kube-api-burst=400",
            # Tests of node failure and of autoscaling must not wait for minutes.
            "--node-monitor-grace-period=20s", "--horizontal-pod-autoscaler-sync-period=5s")  # fmt: skip
     _spawn(
