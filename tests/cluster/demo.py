@@ -27,7 +27,7 @@ SAMPLE = ROOT / "manifests" / "samples" / "smollm2-cpu.yaml"
 QUESTION = "What is the capital of France?"
 START_SECONDS = 300  # SmolLM2 needs about 15 on a free core
 SCRAPE_SECONDS = 60
-TOKENS = f'sum(minisgl_generated_tokens_total{{namespace="{MODELS}"}})'
+TOKENS = f'sum(minisgl_generation_tokens_total{{namespace="{MODELS}"}})'
 PROMETHEUS = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v1/query"
 T = TypeVar("T")
 

@@ -117,7 +117,7 @@ def has_result(query: str) -> bool:
 def test_prometheus_in_the_cluster_sees_the_model_and_the_operator(client: openai.OpenAI, smollm2: str) -> None:
     client.chat.completions.create(model=smollm2, messages=QUESTION, max_tokens=8)
     for query in (
-        "sum(minisgl_generated_tokens_total) > 0",
+        "sum(minisgl_generation_tokens_total) > 0",
         "sum(minisgl_time_to_first_token_seconds_count) > 0",
         "sum(minisgl_running_requests) >= 0",
         'sum(minisgl_operator_reconcile_total{result="ok"}) > 0',
