@@ -119,7 +119,7 @@ def test_prometheus_in_the_cluster_sees_the_model_and_the_operator(client: opena
     for query in (
         "sum(minisgl_generation_tokens_total) > 0",
         "sum(minisgl_time_to_first_token_seconds_count) > 0",
-        "sum(minisgl_running_requests) >= 0",
+        "sum(minisgl_requests_running) >= 0",
         'sum(minisgl_operator_reconcile_total{result="ok"}) > 0',
         "sum(minisgl_operator_models) > 0",
     ):
