@@ -12,14 +12,16 @@ import time
 from datetime import datetime
 from typing import Any
 
-import kubernetes
+import kubernetes.client
+import kubernetes.config
+import kubernetes.watch
 import yaml
-from kubernetes import watch as watches
 
 from charts.tools import ROOT
 from e2e import environment, kube, specs
 from e2e.environment import MODELS, RELEASE, SYSTEM
 
+API: Any = kubernetes  # half of it carries no types
 SAMPLES = 20
 SAMPLE = ROOT / "manifests" / "samples" / "smollm2-cpu.yaml"
 MEMORY = "print(*(line for line in open('/proc/1/status') if line.startswith(('VmRSS', 'VmHWM'))), sep='', end='')"
@@ -28,7 +30,7 @@ MEMORY = "print(*(line for line in open('/proc/1/status') if line.startswith(('V
 def main() -> None:
     """Measure and print."""
     environment.install_operator(environment.read())
-    kubernetes.config.load_kube_config(os.environ["KUBECONFIG"])
+    API.config.load_kube_config(os.environ["KUBECONFIG"])
     times = [pod_created_after(f"figure-{number}") for number in range(SAMPLES)]
     print(f"applied -> pod created, {SAMPLES} models: {spread(times)}")
     for line in start_timeline():
@@ -40,9 +42,7 @@ def main() -> None:
 def pod_created_after(name: str) -> float:
     """Seconds from the request that creates a model to the event of its pod, which never starts: it has no image."""
     body = specs.wanted(name, image="docker.io/local/no-such-image:1", imagePullPolicy="Never")
-    client: Any = kubernetes.client
-    untyped: Any = watches
-    pods, models, watch = client.CoreV1Api(), client.CustomObjectsApi(), untyped.Watch()
+    pods, models, watch = API.client.CoreV1Api(), API.client.CustomObjectsApi(), API.watch.Watch()
     selector = f"minisgl.io/model={name}"
     since = pods.list_namespaced_pod(MODELS, label_selector=selector).metadata.resource_version
     started = time.perf_counter()
