@@ -34,16 +34,25 @@ def find_model(model_path: str, *, weights: bool = True) -> Path:
 def _download(hub_id: str, weights: bool) -> Path:
     # Imported here: a local folder needs no hub client (0.3 s).
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     name, _, revision = hub_id.partition("@")
     patterns = WANTED if weights else [p for p in WANTED if p != "*.safetensors"]
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise StartError(
             Reason.MODEL_NOT_FOUND,
-            f"--model-path {hub_id}: no such local folder, and the Hugging Face hub did not give it ({why}); "
-            "check the name, the network, and HF_TOKEN for a gated model",
+            f"--model-path {hub_id}: no such local folder, and the Hugging Face hub does not have it ({_first(error)}); "
+            "check the name, and HF_TOKEN for a gated model",
         ) from error
+    except OSError as error:  # network, disk: the next try may do
+        raise StartError(
+            Reason.START_FAILED,
+            f"--model-path {hub_id}: the Hugging Face hub did not give it ({_first(error)}); "
+            "check the network and the disk, or give a local folder",
+        ) from error
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.2  # the heartbeat beats at least this often
 STATS_SECONDS = 0.5  # gauges are never older
+LOG_SECONDS = 1.0  # between log lines of decode steps
 LAST_WORDS_SECONDS = 0.5  # for ZeroMQ's thread to deliver: what is unsent at exit is lost
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def decide(supervisor: Supervisor, engine: Engine, ipc: Path, *, silent: bool) -
     log.info("ready %s", " ".join(f"{key}={value}" for key, value in facts.model_dump(exclude={"kv_cache"}).items()))
     supervisor.ready(facts)
 
-    told = 0.0
+    told = logged = 0.0
     while True:
         supervisor.beat()
         messages = inbox.drain()
@@ -81,7 +82,10 @@ def decide(supervisor: Supervisor, engine: Engine, ipc: Path, *, silent: bool) -
         if scheduler.results or now - told >= STATS_SECONDS:
             outbox.put(driver.take())
             told = now
-        if batch is not None and not silent:
+        # Every prefill, but decode steps once a second: dozens of them say the same.
+        prefills = batch is not None and len(batch.tokens) > len(batch.counts)
+        if batch is not None and not silent and (prefills or now - logged >= LOG_SECONDS):
+            logged = now
             stats = scheduler.stats()
             log.info(
                 "step=%d requests=%d tokens=%d seconds=%.4f running=%d waiting=%d kv_used=%d/%d",

@@ -126,7 +126,7 @@ class Frontend:
 
     async def _open(self, order: Open) -> None:
         """Send one real request through the whole tree, then let clients in."""
-        self._supervisor.phase("warmup")
+        self._supervisor.phase("first-answer")
         front = self._front
         front.learn(order)
         try:
@@ -136,7 +136,10 @@ class Frontend:
             sentence = f"the first generation gave no answer within {WARM_UP_SECONDS:g} s"
             raise StartError(Reason.START_FAILED, sentence) from None
         assert front.health.info is not None
-        seconds = {**order.startup_seconds, "warmup": round(time.monotonic() - self._supervisor.config.started_at, 3)}
+        seconds = {
+            **order.startup_seconds,
+            "first-answer": round(time.monotonic() - self._supervisor.config.started_at, 3),
+        }
         front.health.info = front.health.info.model_copy(update={"startup_seconds": seconds})
         for phase, end in seconds.items():
             front.metrics.gauge("minisgl_startup_seconds", phase).set(end)
