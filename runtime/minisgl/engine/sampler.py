@@ -7,7 +7,7 @@ distribution. So a request that is preempted, or runs in another batch, draws th
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,33 +38,39 @@ def _draw(
 ) -> torch.Tensor:
     """Draw for the rows `random` of the batch (`rows` on the device)."""
 
-    def column(values: NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int32]) -> torch.Tensor:
+    def column(values: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(logits.device).unsqueeze(1)
 
     # The best logit becomes 0 before it is divided: no temperature, however small, can overflow.
     scores = (logits[rows].float() - best[rows].float().unsqueeze(1)) / column(batch.temperature[random])
-    top_k, top_p, min_p = batch.top_k[random], batch.top_p[random], batch.min_p[random]
-    order: torch.Tensor | None = None
-    if (top_k > 0).any() or (top_p < 1).any():
-        scores, order = scores.sort(dim=-1, descending=True, stable=True)
-        if (top_k > 0).any():
-            rank = torch.arange(scores.shape[1], device=scores.device)
-            limit = column(np.where(top_k > 0, top_k, scores.shape[1]).astype(np.int32))
-            scores = scores.masked_fill(rank >= limit, float("-inf"))
+    asking = (batch.top_k[random] > 0) | (batch.top_p[random] < 1)
+    if asking.any():
+        which = torch.from_numpy(np.flatnonzero(asking)).to(logits.device)
+        top_k, top_p = batch.top_k[random][asking], batch.top_p[random][asking]
+        scores[which] = _keep_top(scores[which], column(np.where(top_k > 0, top_k, scores.shape[1])), column(top_p))
     probs = scores.softmax(dim=-1)
-    if order is not None and (top_p < 1).any():
-        # Keep a token while those before it have less than top_p together: the first one always stays.
-        before = probs.cumsum(dim=-1) - probs
-        probs = probs.masked_fill(before >= column(top_p), 0)
-    if (min_p > 0).any():
+    if ((min_p := batch.min_p[random]) > 0).any():
         probs = probs.masked_fill(probs < column(min_p) * probs.amax(dim=-1, keepdim=True), 0)
 
     cumulative = probs.cumsum(dim=-1, dtype=torch.float64)
     at = (batch.starts + batch.counts)[batch.sampled][random]
     point = column(uniform(batch.seeds[random], at)) * cumulative[:, -1:]
     # The first token whose cumulative probability exceeds the point, so never one of probability zero.
-    picked = torch.searchsorted(cumulative, point, right=True).clamp_(max=probs.shape[1] - 1)
-    return (picked if order is None else order.gather(1, picked)).squeeze(1)
+    return torch.searchsorted(cumulative, point, right=True).clamp_(max=probs.shape[1] - 1).squeeze(1)
+
+
+def _keep_top(scores: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """Rule out what is not among the `top_k` best, then not in the smallest set with probability `top_p`.
+
+    The result is in vocabulary order again: a row must draw from the same line whether or not its neighbours sort.
+    """
+    ranked, order = scores.sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(scores.shape[1], device=scores.device)
+    ranked = ranked.masked_fill(rank >= top_k, float("-inf"))
+    probs = ranked.softmax(dim=-1)
+    # Keep a token while those before it have less than top_p together: the first one always stays.
+    ranked = ranked.masked_fill((probs.cumsum(dim=-1) - probs >= top_p) & (rank > 0), float("-inf"))
+    return torch.empty_like(scores).scatter_(1, order, ranked)
 
 
 def uniform(seeds: NDArray[np.uint64], counters: NDArray[np.int32]) -> NDArray[np.float64]:

@@ -1,0 +1,125 @@
+"""Every "auto" decided without a GPU, and the refusals."""
+
+from typing import Any
+
+import pytest
+
+from minisgl.args import LaunchArgs
+from minisgl.engine.config import EngineConfig
+from minisgl.engine.memory import SLACK_BYTES, size_cache
+from minisgl.errors import StartError, UsageError
+from minisgl.models.config import ModelConfig, RopeConfig
+from minisgl.termination import Reason
+
+MODEL = ModelConfig(
+    architecture="LlamaForCausalLM",
+    vocab_size=1000,
+    hidden_size=64,
+    intermediate_size=128,
+    num_layers=2,
+    num_heads=8,
+    num_kv_heads=4,
+    head_dim=8,
+    context_length=1024,
+    norm_eps=1e-5,
+    rope=RopeConfig(),
+    tied_embeddings=True,
+    qkv_bias=False,
+    output_bias=False,
+    mlp_bias=False,
+    qk_norm=False,
+    dtype="bfloat16",
+    eos_token_ids=(2,),
+)
+
+
+def resolve(device: str = "cpu", **args: Any) -> EngineConfig:
+    return EngineConfig.resolve(LaunchArgs(model_path="m", **args), MODEL, device)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "expected"),
+    [
+        ("cpu", "auto", "float32"),
+        ("cpu", "bfloat16", "bfloat16"),
+        ("cuda", "auto", "bfloat16"),
+        ("cuda", "float16", "float16"),
+    ],
+)
+def test_the_number_format_follows_the_device(device: str, dtype: str, expected: str) -> None:
+    assert resolve(device, dtype=dtype).dtype == expected
+
+
+def test_defaults_are_decided() -> None:
+    config = resolve()
+    assert (config.attention_backend, config.context_length, config.max_step_tokens) == ("torch", 1024, 512)
+    assert resolve(max_seq_len_override=100, max_prefill_length=64).context_length == 100
+    assert resolve("cuda").max_step_tokens == 8192
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch", "torch,auto"])
+def test_the_torch_backend_is_chosen(backend: str) -> None:
+    assert resolve(attention_backend=backend).attention_backend == "torch"
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ({"dtype": "float16"}, "--dtype float16 on a CPU.*use float32 or bfloat16"),
+        ({"attention_backend": "fa,fi"}, "--attention-backend fa,fi: fa, fi is not part.*use torch or auto"),
+        ({"cuda_graph_max_bs": 8}, "--cuda-graph-max-bs 8: a CPU has no CUDA graphs; use 0"),
+        ({"disable_pynccl": True}, "--disable-pynccl.*always uses torch.distributed"),
+        ({"max_seq_len_override": 2000}, "--max-seq-len-override 2000 is longer than the model's context of 1024"),
+    ],
+)
+def test_what_does_not_work_yet_is_refused_by_its_flag(args: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        resolve(**args)
+
+
+def test_ranks_that_do_not_divide_the_heads_are_refused() -> None:
+    with pytest.raises(StartError, match="sizes that work: 1, 2, 4, 8"):
+        resolve(tensor_parallel_size=3)
+
+
+def test_a_page_costs_keys_and_values_of_all_layers() -> None:
+    assert resolve().page_bytes == 2 * 2 * 4 * 8 * 4 * 16
+    assert resolve(tensor_parallel_size=8).page_bytes == resolve().page_bytes // 4, "one KV head stays on each rank"
+
+
+WEIGHTS = 10 * 2**20
+
+
+def free_for(pages: int, config: EngineConfig) -> int:
+    """Free memory of which exactly `pages` are left for the cache."""
+    taken = WEIGHTS + config.working_bytes + SLACK_BYTES
+    return int((taken + pages * config.page_bytes + config.page_bytes // 2) / config.memory_ratio)
+
+
+@pytest.mark.parametrize(
+    ("args", "affordable", "pages", "limited_by"),
+    [
+        ({}, 100, 100, "memoryRatio"),
+        ({"num_pages": 50}, 100, 50, "numPages"),
+        ({"num_pages": 500}, 100, 100, "memoryRatio"),
+        ({"num_tokens": 330}, 100, 20, "numTokens"),
+        ({"max_running_requests": 2}, 100_000, 128, "memoryRatio"),
+    ],
+)
+def test_the_cache_is_as_large_as_its_tightest_limit(
+    args: dict[str, Any], affordable: int, pages: int, limited_by: str
+) -> None:
+    config = resolve(**args)
+    assert size_cache(config, free_for(affordable, config), WEIGHTS) == (pages, limited_by)
+
+
+def test_a_cache_too_small_to_be_useful_is_refused_with_numbers() -> None:
+    config = resolve()
+    with pytest.raises(StartError, match=r"--memory-ratio 0.9 of \d+ MiB.*weights take 10 MiB.*--num-pages") as caught:
+        size_cache(config, free_for(10, config), WEIGHTS)
+    assert caught.value.reason is Reason.OUT_OF_MEMORY
+
+
+def test_fewer_tokens_than_a_page_are_refused() -> None:
+    with pytest.raises(StartError, match="--num-tokens 4 is less than one page of 16 tokens"):
+        size_cache(resolve(num_tokens=4), 2**33, WEIGHTS)
