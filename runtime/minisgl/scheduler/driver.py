@@ -19,13 +19,13 @@ from minisgl.kvcache.naive import NaivePrefixCache
 from minisgl.kvcache.radix import RadixPrefixCache
 from minisgl.messages import DecodeParams, Finish, Generate, SamplingParams, Step
 from minisgl.models.config import ModelConfig
-from minisgl.models.source import find_model
 from minisgl.scheduler.scheduler import Scheduler, SchedulerConfig
+from minisgl.source import EVERYTHING, SETTINGS, find_model
 
 
 def build_engine(args: LaunchArgs, group: Group | None = None, phase: Phase = lambda name, done, total: None) -> Engine:
     """Find the model, decide everything, load it."""
-    folder = find_model(args.model_path, weights=not args.dummy_weight)
+    folder = find_model(args.model_path, SETTINGS if args.dummy_weight else EVERYTHING)
     config = EngineConfig.resolve(args, ModelConfig.read(folder), resolve_device(args.device))
     return Engine(config, folder, group, phase)
 

@@ -1,6 +1,6 @@
 """The main process: starts all others, watches them, drains, ends. Holds no model, no socket of a client, no torch.
 
-starting ──all ready──► warming ──front end ready──► running ──SIGTERM──► draining ──front end gone──► exit 0
+starting ──all ready──► opening ──front end ready──► running ──SIGTERM──► draining ──front end gone──► exit 0
     └────────────────────────── a child ends ────────────────┴─ second signal ─► exit 0
                                       ▼
                  reason given before ready: exit 1 (2); else: open requests get an error, exit 70

@@ -1,4 +1,4 @@
-"""Where the model's words are: tokenizer.json, tokenizer_config.json and the chat template, local or from the hub."""
+"""Where the model's words are: tokenizer.json, tokenizer_config.json and the chat template of a model's folder."""
 
 from __future__ import annotations
 
@@ -10,27 +10,6 @@ from tokenizers import Tokenizer
 
 from minisgl.errors import StartError
 from minisgl.termination import Reason
-
-PATTERNS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-
-
-def find_folder(model_path: str) -> Path:
-    """The local folder of `model_path`; of a hub id (`org/name` or `org/name@revision`) the word files are fetched."""
-    folder = Path(model_path).expanduser()
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download  # 0.3 s to import: only for hub ids
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    repository, _, revision = model_path.partition("@")
-    try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(PATTERNS)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise StartError(
-            Reason.MODEL_NOT_FOUND,
-            f"--model-path={model_path} is neither a local folder nor a readable hub repository: "
-            f"{str(error).splitlines()[0]}",
-        ) from error
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -15,10 +15,11 @@ from minisgl.errors import EXIT_CHILD_DIED
 from minisgl.messages import TO_DETOKENIZER, TO_TOKENIZER
 from minisgl.process import Supervisor, leave, run_child
 from minisgl.sockets import Inbox, Outbox
+from minisgl.source import WORDS, find_model
 from minisgl.tokenizer.decode import Decoder
 from minisgl.tokenizer.detokenizer import Detokenizer
 from minisgl.tokenizer.encode import Encoder
-from minisgl.tokenizer.files import find_folder, load_tokenizer
+from minisgl.tokenizer.files import load_tokenizer
 
 TURN_SECONDS = 1.0  # an idle loop goes round, and beats, this often
 STUCK_SECONDS = 30.0  # the decoding thread is then taken for hung, and the heartbeat ends
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 def main(supervisor: Supervisor) -> None:
     config = supervisor.config
     supervisor.phase("tokenizer")
-    folder = find_folder(config.launch_args.model_path)
+    folder = find_model(config.launch_args.model_path, WORDS)
     tokenizer = load_tokenizer(folder)
     ipc = Path(config.ipc)
     if config.role == "tokenizer":

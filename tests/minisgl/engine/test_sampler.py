@@ -70,7 +70,8 @@ def test_a_row_draws_the_same_whatever_stands_beside_it() -> None:
 def test_a_position_draws_anew() -> None:
     numbers = uniform(np.full(1000, 7, np.uint64), np.arange(1000, dtype=np.int32))
     assert len(set(numbers.tolist())) == 1000
-    assert numbers.min() >= 0 and numbers.max() < 1
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
     assert numbers.mean() == pytest.approx(0.5, abs=0.03)
 
 

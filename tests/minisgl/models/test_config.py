@@ -108,5 +108,5 @@ def test_ranks_must_divide_the_heads(tmp_path: Path) -> None:
     config = read(tmp_path)
     for size in (1, 2, 4, 8):
         check_tensor_parallel(config, size)
-    with pytest.raises(StartError, match="size 3 does not divide.* 8 attention heads.*sizes that work: 1, 2, 4, 8"):
+    with pytest.raises(StartError, match=r"size 3 does not divide.* 8 attention heads.*sizes that work: 1, 2, 4, 8"):
         check_tensor_parallel(config, 3)

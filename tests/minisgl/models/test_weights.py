@@ -25,7 +25,8 @@ def test_one_file_fills_all_slots_and_reports_progress(tmp_path: Path) -> None:
     heard: list[tuple[int, int]] = []
     wanted = slots()
     assert load(wanted, tmp_path, lambda done, total: heard.append((done, total))) == 68
-    assert torch.equal(wanted[0].target, A) and torch.equal(wanted[1].target, B)
+    assert torch.equal(wanted[0].target, A)
+    assert torch.equal(wanted[1].target, B)
     assert heard == [(0, 68), (48, 68), (68, 68)]
 
 
@@ -36,14 +37,16 @@ def test_an_index_leads_to_several_files(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     wanted = slots()
     load(wanted, tmp_path)
-    assert torch.equal(wanted[0].target, A) and torch.equal(wanted[1].target, B)
+    assert torch.equal(wanted[0].target, A)
+    assert torch.equal(wanted[1].target, B)
 
 
 def test_a_slot_may_be_a_part_of_a_tensor_and_of_another_type(tmp_path: Path) -> None:
     save_file({"a": A}, tmp_path / "model.safetensors")
     rows, columns = torch.empty(2, 3, dtype=torch.bfloat16), torch.empty(4, 1)
     load([Slot("a", rows, 0, 2), Slot("a", columns, 1, 1)], tmp_path)
-    assert torch.equal(rows.float(), A[2:4]) and torch.equal(columns, A[:, 1:2])
+    assert torch.equal(rows.float(), A[2:4])
+    assert torch.equal(columns, A[:, 1:2])
 
 
 @pytest.mark.parametrize(
@@ -78,4 +81,5 @@ def test_other_formats_are_named_and_not_read(tmp_path: Path) -> None:
 def test_random_weights_are_the_same_on_every_run() -> None:
     one, two = slots(), slots()
     assert fill_randomly(one) == fill_randomly(two) == 68
-    assert torch.equal(one[0].target, two[0].target) and torch.isfinite(one[0].target).all()
+    assert torch.equal(one[0].target, two[0].target)
+    assert torch.isfinite(one[0].target).all()

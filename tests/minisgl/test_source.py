@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 
 from minisgl.errors import StartError
-from minisgl.models.source import find_model
+from minisgl.source import SETTINGS, find_model
 from minisgl.termination import Reason
 
 
@@ -47,7 +47,7 @@ def test_a_repository_is_fetched_without_code_and_pickles(
     assert find_model(path) == tmp_path
     assert (asked["repo"], asked["revision"]) == (name, revision)
     assert not [pattern for pattern in asked["allow_patterns"] if pattern.endswith((".py", ".bin", ".pt"))]
-    find_model(path, weights=False)
+    find_model(path, SETTINGS)
     assert "*.safetensors" not in asked["allow_patterns"]
 
 

@@ -1,8 +1,12 @@
-"""Where a model comes from: a local folder, or a repository on the Hugging Face hub. Answers with a folder."""
+"""Where a model comes from: a local folder, or a repository on the Hugging Face hub. Answers with a folder.
+
+Used by every process that reads a part of the model; each names the files it needs. Knows nothing of what is in them.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from minisgl.errors import StartError
@@ -11,11 +15,13 @@ from minisgl.termination import Reason
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 # Never Python files: no code of a checkpoint is run. Pickled weights are not read either.
-WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model"]
+WORDS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+SETTINGS = ("*.json", "*.jinja")
+EVERYTHING = (*SETTINGS, "*.safetensors")
 
 
-def find_model(model_path: str, *, weights: bool = True) -> Path:
-    """Give the folder of `model_path`: local with `~` expanded, else downloaded (`org/name` or `org/name@revision`)."""
+def find_model(model_path: str, wanted: Sequence[str] = EVERYTHING) -> Path:
+    """The folder of `model_path`: local, with `~` expanded; else the hub's `wanted` files of `org/name[@revision]`."""
     folder = Path(model_path).expanduser()
     if folder.is_dir():
         return folder
@@ -28,23 +34,22 @@ def find_model(model_path: str, *, weights: bool = True) -> Path:
             Reason.MODEL_NOT_FOUND,
             f"--model-path {model_path}: no such folder, and not a repository id (org/name or org/name@revision)",
         )
-    return _download(model_path, weights)
+    return _download(model_path, wanted)
 
 
-def _download(hub_id: str, weights: bool) -> Path:
+def _download(hub_id: str, wanted: Sequence[str]) -> Path:
     # Imported here: a local folder needs no hub client (0.3 s).
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     name, _, revision = hub_id.partition("@")
-    patterns = WANTED if weights else [p for p in WANTED if p != "*.safetensors"]
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(wanted)))
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise StartError(
             Reason.MODEL_NOT_FOUND,
-            f"--model-path {hub_id}: no such local folder, and the Hugging Face hub does not have it ({_first(error)}); "
-            "check the name, and HF_TOKEN for a gated model",
+            f"--model-path {hub_id}: no such local folder, and the Hugging Face hub does not have it ({_first(error)}); check "
+            "the name, and HF_TOKEN for a gated model",
         ) from error
     except OSError as error:  # network, disk: the next try may do
         raise StartError(
