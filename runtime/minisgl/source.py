@@ -48,8 +48,8 @@ def _download(hub_id: str, wanted: Sequence[str]) -> Path:
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise StartError(
             Reason.MODEL_NOT_FOUND,
-            f"--model-path {hub_id}: no such local folder, and the Hugging Face hub does not have it ({_first(error)}); check "
-            "the name, and HF_TOKEN for a gated model",
+            f"--model-path {hub_id}: no such local folder, and not on the Hugging Face hub ({_first(error)}); "
+            "check the name, and HF_TOKEN for a gated model",
         ) from error
     except OSError as error:  # network, disk: the next try may do
         raise StartError(
