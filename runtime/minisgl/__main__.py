@@ -1,17 +1,19 @@
-"""The command line: what is printed, which exit code. Everything heavy is imported after the arguments are read."""
+"""The command line: what is printed, which exit code. Everything heavy is imported after the arguments are read.
+
+Even what reads them (pydantic, half a second) is imported late: before that, SIGTERM needs its handler. A process that
+is PID 1 of a container loses a signal that it does not handle, and a pod deleted in that moment lives on for its
+whole grace period.
+"""
 
 from __future__ import annotations
 
-import json
+import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from minisgl import __version__
-from minisgl.args import LaunchArgs
-from minisgl.argv import build_parser, parse_args
-from minisgl.errors import EXIT_USAGE, UsageError
-from minisgl.schema import runtime_schema
-from minisgl.termination import Reason, Termination, leave
+if TYPE_CHECKING:
+    from minisgl.args import LaunchArgs
 
 HELP_MORE = """
   --version             print the version and exit
@@ -21,12 +23,21 @@ HELP_MORE = """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    from minisgl import __version__
+    from minisgl.argv import build_parser, parse_args
+    from minisgl.errors import EXIT_USAGE, UsageError
+    from minisgl.termination import Reason, Termination, leave
+
     words = list(sys.argv[1:] if argv is None else argv)
     if "-h" in words or "--help" in words:
         return say(build_parser().format_help().replace("\nexamples:", f"{HELP_MORE}\nexamples:"))
     if "--version" in words:
         return say(f"minisgl {__version__}\n")
     if "--print-schema" in words:
+        import json
+
+        from minisgl.schema import runtime_schema
+
         return say(json.dumps(runtime_schema(), indent=2) + "\n")
     only_print = "--print-args" in words
     try:
@@ -50,9 +61,12 @@ def say(text: str) -> int:
 
 def refuse_what_does_not_work_yet(args: LaunchArgs) -> None:
     """A flag that would silently do nothing is an error."""
+    from minisgl.errors import UsageError
+
     if args.shell_mode:
         raise UsageError("--shell-mode does not work yet; start the server and talk to it over HTTP")
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # until the supervisor takes over
     sys.exit(main())
