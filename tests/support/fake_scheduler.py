@@ -1,0 +1,112 @@
+"""A scheduler process without a model: it answers each prompt with the prompt itself, over and over.
+
+Speaks the real sockets and messages. `seed=666` fails that request. MINISGL_FAKE names a behaviour: `step=0.01` is
+the seconds of a step, `fail=REASON` fails the start, `die` ends in the first start phase, `hang` stops beating.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from minisgl.errors import StartError
+from minisgl.info import CacheFacts, EngineFacts
+from minisgl.messages import TO_SCHEDULER, Abort, Finish, Generate, Opened, Stats, Step
+from minisgl.process import Supervisor, run_child
+from minisgl.sockets import Inbox, Outbox
+from minisgl.termination import Reason
+from support.words import CONTEXT
+
+FAKE = os.environ.get("MINISGL_FAKE", "")
+
+
+class Running:
+    """One request and how far it is."""
+
+    def __init__(self, request: Generate) -> None:
+        self.request = request
+        self.ids = np.frombuffer(request.ids, "<i4")
+        self.num_tokens = 0
+
+
+def main(supervisor: Supervisor) -> None:
+    supervisor.phase("weights", 0, 100)
+    if FAKE.startswith("fail="):
+        raise StartError(Reason(FAKE.removeprefix("fail=")), "the fake was told to fail")
+    if FAKE == "die":
+        time.sleep(0.5)
+        os._exit(9)
+    if FAKE == "load":
+        time.sleep(60)
+    args, ipc = supervisor.config.launch_args, Path(supervisor.config.ipc)
+    if supervisor.config.index > 0:
+        supervisor.ready()
+        while True:
+            supervisor.beat()
+            time.sleep(0.2)
+    inbox: Inbox[Generate | Abort] = Inbox(ipc, "scheduler", TO_SCHEDULER)
+    outbox = Outbox(ipc, "detokenizer")
+    supervisor.ready(facts(args.max_running_requests))
+    step_seconds = float(FAKE.removeprefix("step=")) if FAKE.startswith("step=") else 0.001
+    requests: dict[int, Running] = {}
+    steps = 0
+    while True:
+        supervisor.beat()
+        aborted = []
+        first = None if requests else inbox.get(0.5)
+        for message in ([first] if first else []) + inbox.drain():
+            if isinstance(message, Generate):
+                requests[message.uid] = Running(message)
+            elif requests.pop(message.uid, None):
+                aborted.append(message.uid)
+        step, steps = one_step(requests, aborted, args.max_running_requests), steps + 1
+        running = min(len(requests), args.max_running_requests)
+        stats = Stats(running, len(requests) - running, running * 16, 0, CONTEXT, steps)
+        outbox.put(Step(*step, stats))
+        if requests:
+            time.sleep(step_seconds)
+
+
+def one_step(requests: dict[int, Running], aborted: list[int], limit: int) -> tuple[bytes, bytes, bytes, tuple, dict]:
+    rows = [(uid, -1, Finish.ABORT) for uid in aborted]
+    opened, errors = [], {}
+    for uid, running in list(requests.items())[:limit]:
+        sampling = running.request.sampling
+        if sampling.seed == 666:
+            rows.append((uid, -1, Finish.ERROR))
+            errors[uid] = "the fake was told to fail this request"
+            del requests[uid]
+            continue
+        if running.num_tokens == 0:
+            opened.append(Opened(uid, 3, running.request.decode))
+        token = int(running.ids[running.num_tokens % len(running.ids)])
+        running.num_tokens += 1
+        finish = Finish.LENGTH if running.num_tokens == sampling.max_tokens else Finish.RUNNING
+        finish = Finish.STOP if token in sampling.stop_token_ids else finish
+        rows.append((uid, token, finish))
+        if finish:
+            del requests[uid]
+    uids, tokens, finishes = zip(*rows, strict=True) if rows else ((), (), ())
+    arrays = np.array(uids, "<i8"), np.array(tokens, "<i4"), np.array(finishes, "u1")
+    return (*(array.tobytes() for array in arrays), tuple(opened), errors)
+
+
+def facts(max_running_requests: int) -> EngineFacts:
+    cache = CacheFacts(pages=CONTEXT // 16, page_size=16, tokens=CONTEXT, bytes=0, limited_by="numTokens")
+    return EngineFacts(
+        architecture="Echo",
+        device="cpu",
+        dtype="float32",
+        attention_backend="torch",
+        tensor_parallel_size=1,
+        context_length=CONTEXT,
+        max_running_requests=max_running_requests,
+        cache_type="naive",
+        weight_bytes=0,
+        kv_cache=cache,
+    )
+
+
+if __name__ == "__main__":
+    run_child(main)

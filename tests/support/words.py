@@ -1,0 +1,34 @@
+"""A model folder with words only: one token per byte, a chat template, no weights."""
+
+import json
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from minisgl.tokenizer.decode import BYTE_OF
+
+EOS = 256
+CONTEXT = 4096
+TEMPLATE = """\
+{%- if messages[0].role == 'assistant' %}{{ raise_exception('the user must speak first') }}{% endif %}
+{%- for message in messages %}
+{%- if message.content == 'loop' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{% endif %}
+{{- message.role }}: {{ message.content }}<|end|>
+{%- endfor %}assistant: """
+
+
+def byte_tokenizer() -> Tokenizer:
+    """Token id = byte; 256 is the special `<|end|>`, 257 the ordinary added token `<think it over>`."""
+    tokenizer = Tokenizer(models.BPE({char: byte for char, byte in BYTE_OF.items()}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<|end|>", special=True)])
+    tokenizer.add_tokens([AddedToken("<think it over>", special=False)])
+    return tokenizer
+
+
+def save_words(folder: Path) -> Path:
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    config = {"eos_token": "<|end|>", "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
