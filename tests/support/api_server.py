@@ -55,7 +55,7 @@ class ApiServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._run(self._runner.cleanup())
+        self._run(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -67,6 +67,14 @@ class ApiServer:
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.port = self._runner.addresses[0][1]
+
+    async def _stop(self) -> None:
+        """Close the door, and end the watches that still sleep behind it."""
+        await self._runner.cleanup()
+        watches = asyncio.all_tasks() - {asyncio.current_task()}
+        for watch in watches:
+            watch.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
 
     def kubeconfig(self, folder: Path) -> Path:
         """A kubeconfig that leads here."""
