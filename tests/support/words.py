@@ -12,14 +12,16 @@ CONTEXT = 4096
 TEMPLATE = """\
 {%- if messages[0].role == 'assistant' %}{{ raise_exception('the user must speak first') }}{% endif %}
 {%- for message in messages %}
-{%- if message.content == 'loop' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{% endif %}
+{%- if message.content == 'loop' %}
+{%- for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}
+{%- endif %}
 {{- message.role }}: {{ message.content }}<|end|>
 {%- endfor %}assistant: """
 
 
 def byte_tokenizer() -> Tokenizer:
     """Token id = byte; 256 is the special `<|end|>`, 257 the ordinary added token `<think it over>`."""
-    tokenizer = Tokenizer(models.BPE({char: byte for char, byte in BYTE_OF.items()}, []))
+    tokenizer = Tokenizer(models.BPE(dict(BYTE_OF), []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken("<|end|>", special=True)])

@@ -83,7 +83,7 @@ class WindowStream:
     The context makes leading-space rules see what they saw before; text that ends in U+FFFD may be half a character.
     """
 
-    LONGEST_HOLD = 8  # tokens; a character has at most 4 bytes, so more of U+FFFD is what the model really wrote
+    LONGEST_HOLD = 12  # tokens; more U+FFFD is what the model means, and 12 bytes hold whole ones of its 3 bytes
 
     def __init__(self, tokenizer: Tokenizer, hidden: set[int]) -> None:
         self._tokenizer, self._hidden = tokenizer, hidden
@@ -96,7 +96,7 @@ class WindowStream:
             return ""
         self._window.append(token)
         text = self._decode(self._window)
-        is_open = text.endswith(REPLACEMENT) and len(self._window) - self._read <= self.LONGEST_HOLD
+        is_open = text.endswith(REPLACEMENT) and len(self._window) - self._read < self.LONGEST_HOLD
         if is_open or len(text) <= len(self._context_text):
             return ""
         return self._emit(text)
