@@ -97,7 +97,7 @@ class WindowStream:
         self._window.append(token)
         text = self._decode(self._window)
         is_open = text.endswith(REPLACEMENT) and len(self._window) - self._read < self.LONGEST_HOLD
-        if is_open or len(text) <= len(self._context_text):
+        if is_open or (text and len(text) <= len(self._context_text)):
             return ""
         return self._emit(text)
 
