@@ -18,7 +18,7 @@ from cluster.address import (
     NODE_IP,
     PODS,
 )  # fmt: skip
-from cluster.paths import CONFIG, PKI, STATE, STORE
+from cluster.paths import CONFIG, PKI, POD_VENV, STATE, STORE, VENV
 
 SYSTEM_ACCOUNTS = ("system:kube-scheduler", "system:kube-controller-manager", f"system:node:{NODE}",
                    "system:kube-proxy", "system:apiserver")  # fmt: skip
@@ -179,9 +179,10 @@ address = "{CONTAINERD_SOCKET}"
 def hostfs(spec: dict[str, Any], shared: tuple[Path, ...]) -> str:
     """The base specification of RuntimeClass hostfs: containerd's own (`ctr oci spec`) and the shared folders."""
     spec["process"].pop("rlimits", None)  # the kubelet's own limits hold
+    places = {path: POD_VENV if path.name == VENV.name else path for path in shared}
     spec["mounts"] += [
-        {"destination": str(path), "type": "bind", "source": str(path), "options": ["rbind", "ro", "nosuid", "nodev"]}
-        for path in shared
+        {"destination": str(place), "type": "bind", "source": str(path), "options": ["rbind", "ro", "nosuid", "nodev"]}
+        for path, place in places.items()
     ]
     return _json(spec)
 
@@ -201,12 +202,13 @@ def kubeconfig(server: str, authority: str, token: str, user: str) -> str:
 def sandbox_script(kept: tuple[Path, ...], pause: Path) -> str:
     """What runs as pid 1 inside the fresh namespaces before it becomes the pause program.
 
-    /var and /run are the cluster's own. Folders of ours that lie below them are held open first and put back.
+    /var and /run are the cluster's own. Folders of ours that lie below them are held open first and put back;
+    `mount` must not look up the name of what is held, for that name leads to the empty folder by now.
     """
     hidden = [path for path in kept if path.parts[1:2] in (("var",), ("run",))]
     hold = "\n".join(f'exec {fd}<"{path}"' for fd, path in enumerate(hidden, 3))
     restore = "\n".join(
-        f'mkdir -p "{path}" && mount --rbind /proc/self/fd/{fd} "{path}" && exec {fd}<&-'
+        f'mkdir -p "{path}" && mount --no-canonicalize --rbind /proc/self/fd/{fd} "{path}" && exec {fd}<&-'
         for fd, path in enumerate(hidden, 3)
     )
     return f"""\

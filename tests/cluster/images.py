@@ -12,7 +12,7 @@ from cluster import buildah
 from cluster.digest import digest, walk
 from cluster.go import COREDNS, PAUSE, PROM, Program
 from cluster.oci import Image, write_image
-from cluster.paths import CACHE, HERE, ROOT, VENV
+from cluster.paths import CACHE, HERE, POD_VENV, ROOT, VENV
 from cluster.say import ClusterError, phase
 
 ARCHIVES = CACHE / "images"
@@ -48,7 +48,7 @@ def recipes() -> list[Recipe]:
 def runtime() -> Recipe:
     """The engine without its libraries: those are the machine's own, mounted by RuntimeClass hostfs (a copy of torch
     in an image costs 15 GB and two minutes)."""
-    return Recipe("minisgl-runtime", lambda: digest(_code(__file__), str(VENV), PASSWD, RUNTIME), _write_runtime)
+    return Recipe("minisgl-runtime", lambda: digest(_code(__file__), PASSWD, RUNTIME), _write_runtime)
 
 
 def operator() -> Recipe:
@@ -113,12 +113,12 @@ def _write_runtime(target: Path, name: str) -> None:
         f"app/minisgl/{path.relative_to(RUNTIME).as_posix()}": path for path in walk(RUNTIME)
     }
     image = Image(
-        entrypoint=(f"{VENV}/bin/python", "-m", "minisgl"),
+        entrypoint=(f"{POD_VENV}/bin/python", "-m", "minisgl"),
         files={**code, "etc/passwd": PASSWD, "etc/group": GROUP},
         links={name: f"usr/{name}" for name in ("bin", "lib", "lib64", "sbin")},
         folders={"tmp": 0o1777},
         environment={
-            "PATH": f"{VENV}/bin:/usr/local/bin:/usr/bin:/bin",
+            "PATH": f"{POD_VENV}/bin:/usr/local/bin:/usr/bin:/bin",
             "PYTHONPATH": "/app",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",

@@ -9,6 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
+# Where pods see it: a clone may lie below /tmp, which every pod of ours covers with a folder of its own.
+POD_VENV = Path("/opt/venv")
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minisgl"
 BIN = CACHE / "bin"  # links to the built programs; other rooms look here for kubectl, helm and promtool

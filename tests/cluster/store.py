@@ -30,8 +30,9 @@ def ctr(*arguments: str | Path, timeout: float = 60) -> str:
 
 def start_containerd(config: str) -> None:
     """Start it with the configuration file `config` and wait for its socket."""
-    spawn_inside("containerd", ["containerd", "--config", CONFIG / config])
     socket = Path(f"/proc/{init_pid()}/root{CONTAINERD_SOCKET}")
+    socket.unlink(missing_ok=True)  # one that was killed leaves it behind, and it would look as if it served
+    spawn_inside("containerd", ["containerd", "--config", CONFIG / config])
     if not wait_for(lambda: socket.exists() or recorded("containerd") is None, 20):
         raise ClusterError("containerd opens no socket", "python -m cluster down, then up", LOGS / "containerd.log")
     if recorded("containerd") is None:
