@@ -46,8 +46,9 @@ def operator(env: Environment) -> str:
 @pytest.fixture(scope="session")
 def smollm2(operator: str) -> str:
     """The sample, served. Whoever breaks it leaves it Ready."""
-    kube.kubectl("apply", "--filename", str(SAMPLE))
     name: str = yaml.safe_load(SAMPLE.read_text())["metadata"]["name"]
+    kube.delete(name)  # one that is there already runs on the image that it was made with
+    kube.kubectl("apply", "--filename", str(SAMPLE))
     kube.wait_until(name, within=180)
     return name
 

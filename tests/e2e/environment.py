@@ -64,8 +64,8 @@ class HelmError(Exception):
     """Helm ended with an error; the text is what its user reads."""
 
 
-def install_operator(environment: Environment) -> str:
-    """Install or upgrade the operator from its chart and wait until it runs."""
+def install_operator(environment: Environment, *flags: str) -> str:
+    """Install or upgrade the operator from its chart and wait until it runs; returns the chart's notes."""
     settings = [f"--set={name}={value}" for name, value in environment.operator_values.items()]
     where = ("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "3m")
-    return helm("upgrade", "--install", RELEASE, str(CHARTS / "minisgl-operator"), *where, *settings)
+    return helm("upgrade", "--install", RELEASE, str(CHARTS / "minisgl-operator"), *where, *settings, *flags)

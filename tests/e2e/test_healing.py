@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import openai
 import pytest
 
-from e2e import kube
-from e2e.environment import RELEASE, SYSTEM
+from e2e import environment, kube
+from e2e.environment import MODELS, RELEASE, SYSTEM, Environment
 from e2e.specs import wanted
 
 HEAL_SECONDS = 5
@@ -70,7 +71,7 @@ def test_a_model_deleted_while_it_starts_leaves_nothing(operator: str) -> None:
     kube.apply(wanted("leaving"))
     kube.eventually("the pod is made", lambda: kube.pods("leaving"), about="leaving")
     kube.kubectl("delete", "msgl", "leaving", "--wait=true", timeout=30)
-    kube.eventually("nothing is left", partial(gone, "leaving"), within=60)
+    kube.eventually("nothing is left", partial(gone, "leaving"), within=20)
 
 
 def gone(name: str) -> bool:
@@ -125,3 +126,30 @@ def test_a_model_is_scaled_to_two_and_back(smollm2: str) -> None:
     kube.kubectl("scale", "msgl", smollm2, "--replicas=1")
     kube.eventually("one", lambda: len(kube.pods(smollm2)) == 1, 60, about=smollm2)
     kube.wait_until(smollm2)
+
+
+def pod_uids(name: str) -> set[str]:
+    """Which pods a model has."""
+    return {pod["metadata"]["uid"] for pod in kube.pods(name)}
+
+
+def test_an_operator_with_a_new_default_image_restarts_no_model(env: Environment, smollm2: str) -> None:
+    before, generation = pod_uids(smollm2), kube.get("deployment", smollm2)["metadata"]["generation"]
+    try:
+        environment.install_operator(env, "--set=runtime.image=docker.io/local/no-such-image:2")
+        time.sleep(HEAL_SECONDS)
+        assert kube.get("deployment", smollm2)["metadata"]["generation"] == generation
+        assert pod_uids(smollm2) == before
+        assert kube.is_true(smollm2, "Ready")
+    finally:
+        environment.install_operator(env)
+
+
+def test_an_operator_of_one_namespace_needs_no_cluster_role(env: Environment, idle: str) -> None:
+    try:
+        environment.install_operator(env, f"--set=watchNamespaces={{{MODELS}}}", "--set=aggregateRoles=false")
+        assert not kube.exists("clusterrole", RELEASE)
+        kube.kubectl("delete", "service", idle, "--wait=true")
+        kube.eventually("a new one", lambda: kube.exists("service", idle), within=HEAL_SECONDS, about=idle)
+    finally:
+        environment.install_operator(env)

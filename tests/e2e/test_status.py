@@ -34,8 +34,8 @@ def test_kubectl_wait_understands_the_conditions(smollm2: str) -> None:
 
 
 def test_an_event_tells_each_transition_and_none_is_repeated(smollm2: str) -> None:
-    selector = f"involvedObject.kind=MiniSGLModel,involvedObject.name={smollm2}"
-    events = kube.find("events", "--field-selector", selector)
+    uid = kube.get("msgl", smollm2)["metadata"]["uid"]  # an earlier model of this name left events too
+    events = kube.find("events", "--field-selector", f"involvedObject.uid={uid}")
     # Several may come within one second, the resolution of their times; their versions are in order.
     reasons = [event["reason"] for event in sorted(events, key=lambda event: int(event["metadata"]["resourceVersion"]))]
     assert reasons, "no event tells of the start"
