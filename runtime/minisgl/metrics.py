@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
 
 from minisgl.messages import Finish, Stats
@@ -94,6 +94,7 @@ class Metrics:
     """The one registry of a server."""
 
     def __init__(self, model_name: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series beside each counter, that nobody reads
         self.registry = CollectorRegistry()
         self._model_name = model_name
         self._families = {metric.name: self._make(metric) for metric in DECLARED.values()}

@@ -86,7 +86,8 @@ class Server:
 
     def metric(self, series: str) -> float:
         """One sample of /metrics, without the model's label."""
-        text = self.client.get("/metrics").text.replace('model_name="tiny",', "").replace('{model_name="tiny"}', "")
+        label = r'\{model_name="tiny"\}|,model_name="tiny"|model_name="tiny",'
+        text = re.sub(label, "", self.client.get("/metrics").text)
         return float(re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)[1])  # type: ignore[index]
 
     def pids(self) -> dict[str, int]:
