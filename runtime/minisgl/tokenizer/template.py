@@ -63,11 +63,8 @@ class ChatTemplate:
 
     def render(self, messages: list[dict[str, Any]], template_args: dict[str, Any]) -> str:
         with time_limit(TIME_LIMIT_SECONDS):
-            return self._template.render(
-                **{"tools": None, "documents": None, "add_generation_prompt": True, **self._special_tokens},
-                **template_args,
-                messages=messages,
-            )
+            defaults = {"tools": None, "documents": None, "add_generation_prompt": True}
+            return self._template.render({**defaults, **template_args, **self._special_tokens, "messages": messages})
 
 
 @contextmanager

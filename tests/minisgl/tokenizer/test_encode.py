@@ -105,6 +105,11 @@ def test_a_template_finds_what_transformers_gives_it(source: str, text: str) -> 
     assert ChatTemplate(source, {"eos_token": "</s>"}).render([{"content": "<é>"}], {}) == text
 
 
+def test_a_client_switches_what_the_template_offers_and_nothing_else() -> None:
+    template = ChatTemplate("{{ messages }}{{ eos_token }}{{ enable_thinking }}", {"eos_token": "</s>"})
+    assert template.render([], {"enable_thinking": False, "messages": True, "eos_token": True}) == "[]</s>False"
+
+
 @pytest.mark.parametrize(
     "attack",
     [
