@@ -51,6 +51,7 @@ class Engine:
                 self.weight_bytes = weights.load(
                     self.model.slots(), folder, lambda done, total: phase("weights", done, total)
                 )
+            self.weight_bytes += self.model.loaded()
             phase("kv-cache", None, None)
             size = size_cache(config, free, self.weight_bytes)
             self.cache_size = CacheSize(group.minimum(size.pages, config.device), size.limited_by)

@@ -10,32 +10,48 @@ import torch
 from torch.nn import functional
 
 from minisgl.distributed.group import Group
-from minisgl.layers.linear import Slot
+from minisgl.layers.weight import Matrix, Slot, Weighted
 
 
-class Vocabulary:
-    """One [vocab / ranks, hidden] weight; with tied embeddings it serves both directions."""
+class Vocabulary(Weighted):
+    """One [vocab / ranks, hidden] weight; with tied embeddings it serves both directions.
+
+    `embeds` and `scores` say which directions it has to serve.
+    """
 
     def __init__(
-        self, name: str, vocab_size: int, hidden_size: int, *, group: Group, dtype: torch.dtype, device: str
+        self,
+        name: str,
+        vocab_size: int,
+        hidden_size: int,
+        *,
+        embeds: bool,
+        scores: bool,
+        group: Group,
+        dtype: torch.dtype,
+        device: str,
     ) -> None:
         self.group, self.vocab_size = group, vocab_size
         self.per_rank = -(-vocab_size // group.size)
         self.start = group.rank * self.per_rank
-        self.weight = torch.zeros(self.per_rank, hidden_size, dtype=dtype, device=device)
+        self.embeds, self.scores = embeds, scores
+        self.matrix = Matrix(torch.zeros(self.per_rank, hidden_size, dtype=dtype, device=device))
         real = max(0, min(self.per_rank, vocab_size - self.start))
-        self.slots = [Slot(f"{name}.weight", self.weight[:real], 0, self.start)] if real else []
+        self.slots = [Slot(f"{name}.weight", self.matrix.weight[:real], 0, self.start)] if real else []
+
+    def loaded(self) -> int:
+        return super().loaded() + (self.matrix.pack(keep=self.embeds) if self.scores else 0)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Vectors [tokens, hidden] of int64 ids."""
         if self.group.size == 1:
-            return functional.embedding(tokens, self.weight)
+            return functional.embedding(tokens, self.matrix.weight)
         local = tokens - self.start
         foreign = (local < 0) | (local >= self.per_rank)
-        x = functional.embedding(local.masked_fill(foreign, 0), self.weight)
+        x = functional.embedding(local.masked_fill(foreign, 0), self.matrix.weight)
         return self.group.sum(x.masked_fill_(foreign.unsqueeze(1), 0))
 
     def logits(self, x: torch.Tensor) -> torch.Tensor | None:
         """Scores [rows, vocab] on rank 0; None on the others, which sample nothing."""
-        whole = self.group.concat_on_first(functional.linear(x, self.weight))
+        whole = self.group.concat_on_first(self.matrix(x))
         return None if whole is None else whole[:, : self.vocab_size]

@@ -1,8 +1,6 @@
 """Matrix products, sharded over ranks: by output column (no communication), or by input row (one sum).
 
-Each layer knows where its weight lies in the checkpoint: `slots` lists the tensors to copy and the part of each that
-this rank holds. Several checkpoint tensors become one weight (q, k and v; gate and up), so that a step has few, large
-products.
+Several checkpoint tensors become one weight (q, k and v; gate and up), so that a step has few, large products.
 """
 
 from __future__ import annotations
@@ -10,18 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional
 
 from minisgl.distributed.group import Group
-
-
-class Slot(NamedTuple):
-    """Copy the checkpoint's tensor `name`, from `start` along `dim`, into `target`, as much as fits."""
-
-    name: str
-    target: torch.Tensor
-    dim: int = 0
-    start: int = 0
+from minisgl.layers.weight import Matrix, Slot, Weighted
 
 
 class Part(NamedTuple):
@@ -32,16 +21,16 @@ class Part(NamedTuple):
     start: int
 
 
-class ColumnLinear:
+class ColumnLinear(Weighted):
     """y = x W^T (+ b), every rank with its own outputs; `parts` stand one below the other in W."""
 
     def __init__(self, parts: list[Part], in_size: int, *, bias: bool, dtype: torch.dtype, device: str) -> None:
         rows = [part.rows for part in parts]
-        self.weight = torch.empty(sum(rows), in_size, dtype=dtype, device=device)
+        self.matrix = Matrix(torch.empty(sum(rows), in_size, dtype=dtype, device=device))
         self.bias = torch.empty(sum(rows), dtype=dtype, device=device) if bias else None
         self.slots = [
             Slot(f"{part.name}.weight", target, 0, part.start)
-            for part, target in zip(parts, torch.split(self.weight, rows), strict=True)
+            for part, target in zip(parts, torch.split(self.matrix.weight, rows), strict=True)
         ]
         if self.bias is not None:
             self.slots += [
@@ -49,25 +38,31 @@ class ColumnLinear:
                 for part, target in zip(parts, torch.split(self.bias, rows), strict=True)
             ]
 
+    def loaded(self) -> int:
+        return super().loaded() + self.matrix.pack()
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(x, self.weight, self.bias)
+        return self.matrix(x, self.bias)
 
 
-class RowLinear:
+class RowLinear(Weighted):
     """y = sum over ranks of x_r W_r^T (+ b): takes what a ColumnLinear left on each rank."""
 
     def __init__(
         self, name: str, in_size: int, out_size: int, *, bias: bool, group: Group, dtype: torch.dtype, device: str
     ) -> None:
         self.group = group
-        self.weight = torch.empty(out_size, in_size, dtype=dtype, device=device)
-        self.slots = [Slot(f"{name}.weight", self.weight, 1, group.rank * in_size)]
+        self.matrix = Matrix(torch.empty(out_size, in_size, dtype=dtype, device=device))
+        self.slots = [Slot(f"{name}.weight", self.matrix.weight, 1, group.rank * in_size)]
         self.bias = torch.empty(out_size, dtype=dtype, device=device) if bias else None
         if self.bias is not None:
             self.slots.append(Slot(f"{name}.bias", self.bias))
 
+    def loaded(self) -> int:
+        return super().loaded() + self.matrix.pack()
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.group.size == 1:
-            return functional.linear(x, self.weight, self.bias)
-        y = self.group.sum(functional.linear(x, self.weight))
+            return self.matrix(x, self.bias)
+        y = self.group.sum(self.matrix(x))
         return y if self.bias is None else y + self.bias

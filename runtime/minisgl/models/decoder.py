@@ -7,6 +7,7 @@ of Hugging Face checkpoints. Knows nothing of requests; the attention backend ho
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch.nn import functional
@@ -14,24 +15,14 @@ from torch.nn import functional
 from minisgl.attention.base import AttentionBackend
 from minisgl.distributed.group import Group
 from minisgl.layers.embedding import Vocabulary
-from minisgl.layers.linear import ColumnLinear, Part, RowLinear, Slot
+from minisgl.layers.linear import ColumnLinear, Part, RowLinear
+from minisgl.layers.norm import Norm
 from minisgl.layers.rotary import Rotary
+from minisgl.layers.weight import Slot, Weighted
 from minisgl.models.config import ModelConfig
 from minisgl.models.rope import frequencies
 
 Positions = tuple[torch.Tensor, torch.Tensor]
-
-
-class Norm:
-    """x / rms(x) * weight over the last dimension."""
-
-    def __init__(self, name: str, size: int, eps: float, *, dtype: torch.dtype, device: str) -> None:
-        self.weight = torch.empty(size, dtype=dtype, device=device)
-        self.eps, self.shape = eps, [size]
-        self.slots = [Slot(f"{name}.weight", self.weight)]
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.rms_norm(x, self.shape, self.weight, self.eps)
 
 
 class Attention:
@@ -66,12 +57,12 @@ class Attention:
             dtype=dtype,
             device=device,
         )
-        self.slots = self.qkv.slots + self.out.slots
+        self.parts: list[Weighted] = [self.qkv, self.out]
         self.qk_norm = config.qk_norm
         if config.qk_norm:
             self.q_norm = Norm(f"{name}.q_norm", dim, config.norm_eps, dtype=dtype, device=device)
             self.k_norm = Norm(f"{name}.k_norm", dim, config.norm_eps, dtype=dtype, device=device)
-            self.slots += self.q_norm.slots + self.k_norm.slots
+            self.parts += [self.q_norm, self.k_norm]
 
     def __call__(self, x: torch.Tensor, positions: Positions, backend: AttentionBackend) -> torch.Tensor:
         qkv = self.qkv(x).view(len(x), -1, self.dim)
@@ -100,7 +91,7 @@ class MLP:
             dtype=dtype,
             device=device,
         )
-        self.slots = self.gate_up.slots + self.down.slots
+        self.parts: list[Weighted] = [self.gate_up, self.down]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
@@ -118,7 +109,7 @@ class Layer:
         self.attention = Attention(config, layer, rotary, group, dtype, device)
         self.mlp_norm = Norm(f"{name}.post_attention_layernorm", size, eps, dtype=dtype, device=device)
         self.mlp = MLP(config, layer, group, dtype, device)
-        self.slots = self.attention_norm.slots + self.attention.slots + self.mlp_norm.slots + self.mlp.slots
+        self.parts = [self.attention_norm, *self.attention.parts, self.mlp_norm, *self.mlp.parts]
 
     def __call__(self, x: torch.Tensor, positions: Positions, backend: AttentionBackend) -> None:
         x += self.attention(self.attention_norm(x), positions, backend)
@@ -131,26 +122,35 @@ class Decoder:
     def __init__(self, config: ModelConfig, context_length: int, group: Group, dtype: torch.dtype, device: str) -> None:
         self.num_heads = config.num_heads // group.size
         self.num_kv_heads = max(1, config.num_kv_heads // group.size)
-        self.embedding = Vocabulary(
-            "model.embed_tokens", config.vocab_size, config.hidden_size, group=group, dtype=dtype, device=device
+        vocabulary = partial(
+            Vocabulary,
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            group=group,
+            dtype=dtype,
+            device=device,
         )
+        self.embedding = vocabulary("model.embed_tokens", embeds=True, scores=config.tied_embeddings)
         self.rotary = Rotary(frequencies(config.rope, config.head_dim), context_length, dtype, device)
         self.layers = [Layer(config, i, self.rotary, group, dtype, device) for i in range(config.num_layers)]
         self.norm = Norm("model.norm", config.hidden_size, config.norm_eps, dtype=dtype, device=device)
-        self.head = (
-            self.embedding
-            if config.tied_embeddings
-            else Vocabulary("lm_head", config.vocab_size, config.hidden_size, group=group, dtype=dtype, device=device)
-        )
+        self.head = self.embedding if config.tied_embeddings else vocabulary("lm_head", embeds=False, scores=True)
+        self.parts: list[Weighted] = [
+            self.embedding,
+            *(part for layer in self.layers for part in layer.parts),
+            self.norm,
+        ]
+        if self.head is not self.embedding:
+            self.parts.append(self.head)
 
     def slots(self) -> Iterator[Slot]:
         """Every place that a checkpoint tensor fills."""
-        yield from self.embedding.slots
-        for layer in self.layers:
-            yield from layer.slots
-        yield from self.norm.slots
-        if self.head is not self.embedding:
-            yield from self.head.slots
+        for part in self.parts:
+            yield from part.slots
+
+    def loaded(self) -> int:
+        """Prepare for speed, once all slots are filled; returns the bytes that this adds to the weights."""
+        return sum(part.loaded() for part in self.parts)
 
     def forward(
         self, tokens: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor, backend: AttentionBackend

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from minisgl.errors import StartError
-from minisgl.layers.linear import Slot
+from minisgl.layers.weight import Slot
 from minisgl.termination import Reason
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all

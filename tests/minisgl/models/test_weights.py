@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from minisgl.errors import StartError
-from minisgl.layers.linear import Slot
+from minisgl.layers.weight import Slot
 from minisgl.models.weights import fill_randomly, load
 
 pytestmark = pytest.mark.cpu

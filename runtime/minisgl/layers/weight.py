@@ -1,0 +1,79 @@
+"""Weights: where they lie in a checkpoint, and the layout in which they are multiplied.
+
+A checkpoint's tensor, or a rank's part of it, is copied into a slot; several slots may be views of one fused weight.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional
+
+# The number of rows that the packed layout is chosen for. One for 8 serves 1 to 512 rows about as well as their own,
+# while one for a single row makes 8 rows twice as slow.
+TYPICAL_ROWS = 8
+
+
+class Slot(NamedTuple):
+    """Copy the checkpoint's tensor `name`, from `start` along `dim`, into `target`, as much as fits."""
+
+    name: str
+    target: torch.Tensor
+    dim: int = 0
+    start: int = 0
+
+
+class Weighted:
+    """A layer with weights of its own. `slots` are to be filled once, then `loaded` is called."""
+
+    slots: list[Slot]
+
+    def loaded(self) -> int:
+        """Let go of the slots, which hold on to memory, and prepare for speed; returns the bytes that this adds."""
+        self.slots = []
+        return 0
+
+
+class Matrix:
+    """W [out, in] of y = x W^T + b."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weight
+        self._packed: torch.Tensor | None = None
+
+    def __call__(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        if self._packed is None:
+            return functional.linear(x, self.weight, bias)
+        y: torch.Tensor = _multiply(x, self._packed, bias, "none", [], "")
+        return y
+
+    def pack(self, *, keep: bool = False) -> int:
+        """Take the layout that oneDNN multiplies fastest, where it offers one; `keep` the plain weight as well.
+
+        Measured on Zen 5, one thread, float32 [3072, 576]: 1 row 0.44 -> 0.19 ms, 8 rows 1.02 -> 0.27 ms.
+        Returns the bytes by which memory grew.
+        """
+        if self.weight.device.type != "cpu" or not _can_pack(self.weight.dtype):
+            return 0
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, TYPICAL_ROWS)
+        if keep:
+            return self.weight.nbytes
+        self.weight = self.weight.new_empty(0)
+        return 0
+
+
+_multiply = torch.ops.mkldnn._linear_pointwise
+
+
+@cache
+def _can_pack(dtype: torch.dtype) -> bool:
+    """Try it: these operators are made for torch's compiler, and not every CPU has them for every type."""
+    x = torch.ones(2, 16, dtype=dtype)
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(x, TYPICAL_ROWS)
+        y = _multiply(x, packed, None, "none", [], "")
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return bool((y == 16).all())
