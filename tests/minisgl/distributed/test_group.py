@@ -1,0 +1,40 @@
+"""One rank needs no peers, and two agree over a file; sums inside a model are tested with real ranks elsewhere."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from minisgl.distributed.group import Group
+
+pytestmark = pytest.mark.cpu
+
+RANK = """
+import sys
+from pathlib import Path
+import torch
+from minisgl.distributed.group import Group
+rank = int(sys.argv[1])
+group = Group.join(rank, 2, "cpu", Path(sys.argv[2]))
+total = group.sum(torch.tensor([1.0, rank]))
+joined = group.concat_on_first(torch.full((2, 1), float(rank)))
+print(total.tolist(), None if joined is None else joined.tolist(), group.minimum(rank + 5, "cpu"))
+"""
+
+
+def test_one_rank_is_its_own_sum_and_minimum() -> None:
+    group, x = Group(), torch.ones(2)
+    assert group.sum(x) is x
+    assert group.concat_on_first(x) is x
+    assert group.minimum(3, "cpu") == 3
+
+
+def test_two_ranks_meet_over_a_file_and_agree(tmp_path: Path) -> None:
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=60)[0].splitlines()[-1] for process in ranks]
+    assert said == ["[2.0, 1.0] [[0.0, 1.0], [0.0, 1.0]] 5", "[2.0, 1.0] None 5"]
