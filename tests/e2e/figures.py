@@ -69,7 +69,8 @@ def start_timeline() -> list[str]:
         f"  {step:<10} {(datetime.fromisoformat(status[step]) - created).total_seconds():5.0f} s after the pod was made"
         for step in ("scheduled", "started", "ready")
     ]
-    phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in status["runtimeSeconds"].items())
+    ended = sorted(status["runtimeSeconds"].items(), key=lambda item: float(item[1]))
+    phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in ended)
     return [f"kubectl apply -> Ready: {total:.1f} s", *steps, f"  seconds from process start to the end of: {phases}"]
 
 

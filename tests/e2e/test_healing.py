@@ -67,9 +67,20 @@ def test_what_others_add_to_the_deployment_is_left_alone(idle: str) -> None:
     assert kube.get("deployment", idle)["metadata"]["annotations"]["example.org/note"] == "mine"
 
 
+def is_running(name: str) -> bool:
+    """Whether a container of the model has been started."""
+    return any("running" in each["state"] for pod in kube.pods(name) for each in containers(pod))
+
+
+def containers(pod: kube.Object) -> list[kube.Object]:
+    """What the kubelet says of a pod's containers; nothing before the first one is made."""
+    found: list[kube.Object] = pod["status"].get("containerStatuses", [])
+    return found
+
+
 def test_a_model_deleted_while_it_starts_leaves_nothing(operator: str) -> None:
     kube.apply(wanted("leaving"))
-    kube.eventually("the pod is made", lambda: kube.pods("leaving"), about="leaving")
+    kube.eventually("the server is started", partial(is_running, "leaving"), about="leaving")
     kube.kubectl("delete", "msgl", "leaving", "--wait=true", timeout=30)
     kube.eventually("nothing is left", partial(gone, "leaving"), within=20)
 
@@ -105,7 +116,7 @@ def test_without_an_operator_models_serve_are_deleted_and_are_seen_as_not_observ
 
 def restarts(name: str) -> int:
     """How often the containers of a model were started again."""
-    return sum(each["restartCount"] for pod in kube.pods(name) for each in pod["status"]["containerStatuses"])
+    return sum(each["restartCount"] for pod in kube.pods(name) for each in containers(pod))
 
 
 def test_a_killed_scheduler_is_told_and_the_server_comes_back(client: openai.OpenAI, smollm2: str) -> None:

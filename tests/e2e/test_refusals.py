@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from charts.tools import ROOT
 from e2e import environment, kube
-from e2e.environment import CHARTS, MODELS, Environment
+from e2e.environment import CHARTS, MODELS, SYSTEM, Environment
 from e2e.specs import wanted
 
 
@@ -35,6 +36,12 @@ def test_a_wrong_spec_is_refused_at_apply_and_the_field_is_named(spec: dict[str,
     with pytest.raises(kube.KubectlError, match=field.replace(".", r"\.")):
         kube.apply(wanted("refused", **spec))
     assert not kube.exists("msgl", "refused")
+
+
+@pytest.mark.parametrize(("folder", "namespace"), [("manifests", SYSTEM), ("manifests/samples", MODELS)])
+def test_what_we_ship_as_plain_yaml_is_accepted(folder: str, namespace: str) -> None:
+    flags = ("--dry-run=server", "--validate=strict", "--namespace", namespace)
+    assert "(server dry run)" in kube.kubectl("apply", *flags, "--filename", str(ROOT / folder))
 
 
 def test_a_name_that_no_service_can_have_is_refused_at_apply() -> None:
