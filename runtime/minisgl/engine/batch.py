@@ -31,6 +31,7 @@ class Batch:
     top_p: NDArray[np.float32]
     min_p: NDArray[np.float32]
     seeds: NDArray[np.uint64]
+    scrub: NDArray[np.int32]  # pages that a failed request left: every rank clears NaN from them before it computes
 
     @property
     def num_single(self) -> int:
@@ -61,4 +62,5 @@ DTYPES = {
     "top_p": np.float32,
     "min_p": np.float32,
     "seeds": np.uint64,
+    "scrub": np.int32,
 }

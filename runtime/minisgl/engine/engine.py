@@ -75,10 +75,7 @@ class Engine:
                 return None
             if logits is None:
                 return Sampled(np.empty(0, np.int32), np.empty(0, np.bool_))
-            sampled = sample(logits, batch)
-            if sampled.failed.any():
-                self._scrub(batch, sampled)
-            return sampled
+            return sample(logits, batch)
 
     def logits(self, batch: Batch) -> torch.Tensor | None:
         """The scores [sampled, vocab] behind `step`, for comparison with another implementation."""
@@ -100,6 +97,7 @@ class Engine:
                     top_p=np.ones(1, np.float32),
                     min_p=np.zeros(1, np.float32),
                     seeds=np.zeros(1, np.uint64),
+                    scrub=np.empty(0, np.int32),
                 )
             )
 
@@ -131,14 +129,10 @@ class Engine:
         positions = torch.from_numpy(first.astype(np.int64) + np.arange(len(first))).to(device)
         tokens = torch.from_numpy(batch.tokens.astype(np.int64)).to(device)
         wanted = torch.from_numpy(ends[batch.sampled].astype(np.int64) - 1).to(device)
+        if len(batch.scrub):
+            self.pool.scrub(torch.from_numpy(batch.scrub.astype(np.int64)).to(device))
         self.attention.begin(batch.starts, batch.counts, batch.pages)
         return self.model.forward(tokens, positions, wanted, self.attention)
-
-    def _scrub(self, batch: Batch, sampled: Sampled) -> None:
-        rows = batch.sampled[sampled.failed]
-        used = -(-(batch.starts + batch.counts)[rows] // self.config.page_size)
-        pages = np.concatenate([batch.pages[row, :n] for row, n in zip(rows, used, strict=True)])
-        self.pool.scrub(torch.from_numpy(pages.astype(np.int64)).to(self.config.device))
 
 
 def _free_memory(config: EngineConfig) -> int:

@@ -57,6 +57,7 @@ class Scheduler:
         self._known: dict[int, Request] = {}
         self._row_of: dict[int, int] = {}
         self._in_flight: Index | None = None
+        self._soiled: list[NDArray[np.int32]] = []  # pages that the next step has to scrub
         self._eos = np.array(config.eos_token_ids, np.int32)
         self._random = np.random.default_rng(seed)
         self._arrivals = self._steps = self._queried = self._hits = self._preemptions = 0
@@ -153,6 +154,7 @@ class Scheduler:
         aborted = in_flight[rows.aborted[in_flight]]
         sampled = in_flight[batch.sampled]
         spoiled = set(sampled[failed].tolist())  # rows whose keys and values nobody may reuse
+        self._soiled += [self._pages.table[row, : self._pages.held[row]].copy() for row in spoiled]
         live = ~rows.aborted[sampled]
         sampled, tokens, failed = sampled[live], tokens[live], failed[live]
 
@@ -252,6 +254,7 @@ class Scheduler:
         owner = np.repeat(chosen, counts)
         nth = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
         who = chosen[sampled]
+        soiled, self._soiled = self._soiled, []
         return Batch(
             tokens=rows.tokens[owner, rows.computed[owner] + nth],
             starts=starts,
@@ -263,6 +266,7 @@ class Scheduler:
             top_p=rows.top_p[who],
             min_p=rows.min_p[who],
             seeds=rows.seed[who],
+            scrub=np.concatenate(soiled) if soiled else np.empty(0, np.int32),
         )
 
     # ---- ends

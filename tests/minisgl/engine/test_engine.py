@@ -19,7 +19,7 @@ Checkpoint = Callable[[str], tuple[Path, Any]]
 PROMPT = np.random.default_rng(1).integers(0, 96, 41).tolist()
 
 
-def make_batch(parts: list[tuple[list[int], int, list[int]]]) -> Batch:
+def make_batch(parts: list[tuple[list[int], int, list[int]]], scrub: tuple[int, ...] = ()) -> Batch:
     """One step of (tokens, start, pages) per request; every request samples greedily."""
     n, width = len(parts), max(len(pages) for _, _, pages in parts)
     return Batch(
@@ -33,6 +33,7 @@ def make_batch(parts: list[tuple[list[int], int, list[int]]]) -> Batch:
         top_p=np.ones(n, np.float32),
         min_p=np.zeros(n, np.float32),
         seeds=np.zeros(n, np.uint64),
+        scrub=np.array(scrub, np.int32),
     )
 
 
@@ -99,7 +100,7 @@ def test_bfloat16_is_close_to_float32(driver: MakeDriver, checkpoint: Checkpoint
     assert torch.nn.functional.cosine_similarity(ours[0].float(), oracle, dim=0) > 0.999
 
 
-def test_a_row_with_nan_fails_alone_and_leaves_clean_pages(driver: MakeDriver) -> None:
+def test_a_row_with_nan_fails_alone_and_its_pages_are_scrubbed(driver: MakeDriver) -> None:
     engine = driver().engine
     with torch.inference_mode():
         engine.pool.k[:, 5] = float("nan")
@@ -107,6 +108,9 @@ def test_a_row_with_nan_fails_alone_and_leaves_clean_pages(driver: MakeDriver) -
     sampled = engine.step(batch)
     assert sampled is not None
     assert sampled.failed.tolist() == [True, False]
+    sampled = engine.step(make_batch([(PROMPT[:1], 0, [5])], scrub=(5,)))
+    assert sampled is not None
+    assert not sampled.failed.any()
     assert torch.isfinite(engine.pool.k[:, 5]).all()
 
 

@@ -24,6 +24,7 @@ def batch_of(rows: int, position: int | np.ndarray = 0, **columns: Any) -> Batch
         counts=np.ones(rows, np.int32),
         pages=np.zeros((rows, 1), np.int32),
         sampled=np.arange(rows, dtype=np.int32),
+        scrub=np.empty(0, np.int32),
         **filled,
     )
 
