@@ -42,9 +42,9 @@ def main() -> int:
         connection = phase("cluster", connect)
         phase("operator", lambda: environment.install_operator(environment.read()))
         name = phase("model", serve)
-        phase("question", lambda: ask(name))
+        answered = phase("question", lambda: ask(name))
         show(f"kubectl get msgl -n {MODELS}", kube.kubectl("get", "msgl"))
-        show(f"prometheus: {TOKENS}", phase("prometheus", measure))
+        show(f"prometheus: {TOKENS}", phase("prometheus", lambda: measure(answered)))
     except DemoError as error:
         say(f"\ndemo failed in phase {error}")
         return 1
@@ -106,8 +106,8 @@ def serve() -> str:
     return name
 
 
-def ask(name: str) -> None:
-    """Ask twice through the model's Service: the whole answer at once, then as a stream."""
+def ask(name: str) -> int:
+    """Ask twice through the model's Service: whole, then as a stream; returns the tokens of both answers."""
     with kube.port_forward(f"service/{name}", 80) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="-") as client:
         question: list[ChatCompletionMessageParam] = [{"role": "user", "content": QUESTION}]
         say(f'           "{QUESTION}"')
@@ -121,15 +121,16 @@ def ask(name: str) -> None:
             if chunk.choices:
                 print(chunk.choices[0].delta.content or "", end="", flush=True)
         say("")
+        return 2 * whole.usage.completion_tokens if whole.usage else 1  # greedy: both answers are the same
 
 
-def measure() -> str:
-    """Ask the cluster's Prometheus how many tokens were generated; its next scrape may be some seconds away."""
+def measure(answered: int) -> str:
+    """Ask the cluster's Prometheus until it knows of the tokens answered; its next scrape may be seconds away."""
     path = f"{PROMETHEUS}?query={urllib.parse.quote(TOKENS)}"
 
     def result() -> str:
         found = json.loads(kube.kubectl("get", "--raw", path))["data"]["result"]
-        return f"{found[0]['value'][1]} tokens" if found and float(found[0]["value"][1]) > 0 else ""
+        return f"{found[0]['value'][1]} tokens" if found and float(found[0]["value"][1]) >= answered else ""
 
     return str(kube.eventually("Prometheus knows of generated tokens", result, within=SCRAPE_SECONDS))
 
