@@ -91,7 +91,7 @@ class Tree:
             self._say_farewell("The server is stopping.")
             return True
         if self._drain_deadline is not None:
-            if not self._front.is_alive and self._front.process.returncode == 0:
+            if self._has_drained(self._front):
                 return True
             if time.monotonic() > self._drain_deadline:
                 logger.warning("drain took too long")
@@ -130,7 +130,8 @@ class Tree:
 
     def _look_for_the_dead(self) -> None:
         reap_orphans(child.process.pid for child in self._children)
-        dead = [child for child in self._children if not child.is_alive]
+        # A drain may finish between two looks: that end is told by the next round, and is no death.
+        dead = [child for child in self._children if not child.is_alive and not self._has_drained(child)]
         if not dead:
             return
         for child in self._children:  # one child's reason may explain another's death
@@ -142,6 +143,11 @@ class Tree:
         why = f": {child.failed.message}" if child.failed else ""
         hint = "; a memory limit may have been reached" if child.process.returncode == -9 else ""
         raise self._died(f"{child.name} {child.end} {where}{why}{hint}")
+
+    def _has_drained(self, child: Child) -> bool:
+        """The front end has ended as it was told to."""
+        is_draining = self._drain_deadline is not None
+        return is_draining and child is self._front and not child.is_alive and child.process.returncode == 0
 
     def _look_for_the_hanging(self) -> None:
         if not self._running:
