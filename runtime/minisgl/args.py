@@ -132,6 +132,10 @@ class LaunchArgs(BaseModel):
         Field(ge=1, le=2**20),
         flag("Scheduling", "Tokens computed in one step; longer prompts are cut into chunks.", "--max-extend-length"),
     ] = 8192
+    overlap: Annotated[
+        Literal["auto", "on", "off"],
+        flag("Scheduling", "Decide the next step while the device computes this one. auto: on with a GPU."),
+    ] = "auto"
     max_queued_requests: Annotated[
         int,
         Field(ge=1, le=2**20),
@@ -165,6 +169,15 @@ class LaunchArgs(BaseModel):
         Field(ge=0, le=65535),
         flag("Server", "Port to listen on. 0: a free one, printed at start.", cli_only=True),
     ] = 1919
+    api_key_file: Annotated[
+        str | None,
+        Field(min_length=1),
+        flag(
+            "Server",
+            "File of keys, one per line; requests must bring one as Bearer token. Read again when it changes.",
+            cli_only=True,
+        ),
+    ] = None
     num_tokenizer: Annotated[
         int,
         Field(ge=0, le=64),
@@ -189,6 +202,11 @@ class LaunchArgs(BaseModel):
         Field(ge=0, le=86400),
         flag("Server", "After that, seconds that open requests have to finish."),
     ] = 30
+    watchdog_timeout_seconds: Annotated[
+        int,
+        Field(ge=1, le=86400),
+        flag("Server", "A process that shows no life for so long hangs: its stacks are logged, the server ends."),
+    ] = 60
     silent_output: Annotated[
         bool,
         flag("Server", "No log line per scheduler step."),

@@ -41,6 +41,11 @@ class SamplingParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     seed: int | None = None  # None: the engine draws one
     ignore_eos: bool = False
     stop_token_ids: tuple[int, ...] = ()
+    presence_penalty: float = 0.0  # taken from the logit of every token that the answer holds
+    frequency_penalty: float = 0.0  # the same, times how often it holds it
+    repetition_penalty: float = 1.0  # divides (a negative logit: multiplies) what prompt or answer hold
+    logit_bias: dict[int, float] = {}  # token id -> added to its logit
+    logprobs: int | None = None  # None: none; n: the chosen token's, and the n likeliest tokens'
 
 
 class DecodeParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -82,6 +87,7 @@ class Generate(Message, frozen=True):
     ids: bytes
     sampling: SamplingParams
     decode: DecodeParams
+    priority: int = 0  # the higher runs first; equal ones in order of arrival
 
 
 class Abort(Message, frozen=True):
@@ -115,11 +121,19 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     preemptions_total: int = 0
 
 
+class Logprobs(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Natural logarithms of probabilities at one position, before temperature and truncation, after penalties."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()  # token id and logprob, the likeliest first
+
+
 class Step(Message, frozen=True):
     """The results of one step, row by row: equal-length arrays.
 
     `uids` int64, `tokens` int32 (-1: no token in this row, as for an abort), `finish` uint8 (`Finish`).
-    `errors` gives the sentence for each row that ended in ERROR. Sent when there are rows, and with only `stats`
+    `errors` gives the sentence for each row that ended in ERROR, `logprobs` what was asked of them. Sent when there are rows, and with only `stats`
     at least once a second while the scheduler lives.
     """
 
@@ -129,6 +143,7 @@ class Step(Message, frozen=True):
     opened: tuple[Opened, ...] = ()
     errors: dict[int, str] = {}
     stats: Stats | None = None
+    logprobs: dict[int, tuple[Logprobs, ...]] = {}  # uid -> one per token of its rows here, for those that asked
 
 
 class Text(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
