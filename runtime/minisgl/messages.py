@@ -133,8 +133,8 @@ class Step(Message, frozen=True):
     """The results of one step, row by row: equal-length arrays.
 
     `uids` int64, `tokens` int32 (-1: no token in this row, as for an abort), `finish` uint8 (`Finish`).
-    `errors` gives the sentence for each row that ended in ERROR, `logprobs` what was asked of them. Sent when there are rows, and with only `stats`
-    at least once a second while the scheduler lives.
+    `errors` gives the sentence for each row that ended in ERROR. Sent when there are rows, and with only `stats` at
+    least once a second while the scheduler lives.
     """
 
     uids: bytes = b""

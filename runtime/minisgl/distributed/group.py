@@ -47,6 +47,12 @@ class Group:
         dist.gather(x, parts, dst=0)
         return torch.cat(parts, dim=-1) if parts else None
 
+    def from_first(self, x: torch.Tensor) -> torch.Tensor:
+        """Rank 0's `x` on all ranks, in place."""
+        if self.size > 1:
+            dist.broadcast(x, src=0)
+        return x
+
     def minimum(self, value: int, device: str) -> int:
         """The smallest of the ranks' numbers; also a point that no rank passes before all have reached it."""
         if self.size == 1:

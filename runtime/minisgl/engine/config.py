@@ -16,6 +16,9 @@ from minisgl.models.config import ModelConfig, check_tensor_parallel
 # for 8192 tokens of a 135M model on one core).
 CPU_STEP_TOKENS = 512
 
+FLASH = {"fa3": "fa"}  # the older spelling
+PACKAGES = {"fa": "flash-attn", "fi": "flashinfer-python"}
+
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -37,24 +40,17 @@ class EngineConfig:
     num_pages: int | None
     num_tokens: int | None
     dummy_weights: bool
+    overlap: bool
 
     @classmethod
     def resolve(cls, args: LaunchArgs, model: ModelConfig, device: str) -> Self:
         """Decide for `device` ("cpu" or "cuda"); UsageError or StartError says which flag cannot work."""
         check_tensor_parallel(model, args.tensor_parallel_size)
-        if args.disable_pynccl:
-            raise UsageError(
-                "--disable-pynccl: this version has no NCCL binding of its own and always uses torch.distributed; "
-                "leave the flag out"
-            )
-        if args.cuda_graph_max_bs:
-            why = "a CPU has no CUDA graphs" if device == "cpu" else "this version captures no CUDA graphs"
-            raise UsageError(f"--cuda-graph-max-bs {args.cuda_graph_max_bs}: {why}; use 0 or leave the flag out")
         return cls(
             model=model,
             device=device,
             dtype=_dtype(args.dtype, model, device),
-            attention_backend=_attention(args.attention_backend),
+            attention_backend=_attention(args.attention_backend, device),
             tensor_parallel_size=args.tensor_parallel_size,
             context_length=_context(args.max_seq_len_override, model),
             max_running_requests=args.max_running_requests,
@@ -67,7 +63,14 @@ class EngineConfig:
             num_pages=args.num_pages,
             num_tokens=args.num_tokens,
             dummy_weights=args.dummy_weight,
+            # On a CPU, scheduler and engine would take the cores from each other.
+            overlap=args.overlap == "on" or (args.overlap == "auto" and device == "cuda"),
         )
+
+    @property
+    def num_rows(self) -> int:
+        """Requests that can run at the same time: in a full step each has one token."""
+        return min(self.max_running_requests, self.max_step_tokens)
 
     @property
     def page_bytes(self) -> int:
@@ -98,9 +101,12 @@ def _dtype(wanted: str, model: ModelConfig, device: str) -> str:
     return "float32" if device == "cpu" or model.dtype not in BYTES else model.dtype
 
 
-def _attention(wanted: str) -> str:
-    names = set(wanted.split(","))
-    if absent := sorted(names - {"auto", "torch"}):
+def _attention(wanted: str, device: str) -> str:
+    absent = sorted({FLASH.get(name, name) for name in wanted.split(",")} & PACKAGES.keys())
+    if absent and device == "cpu":
+        needs = " and ".join(f"{name} needs an NVIDIA GPU and the package {PACKAGES[name]}" for name in absent)
+        raise UsageError(f"--attention-backend {wanted}: {needs}, and this is a CPU; use --attention-backend torch")
+    if absent:
         raise UsageError(
             f"--attention-backend {wanted}: {', '.join(absent)} is not part of this version; use torch or auto"
         )

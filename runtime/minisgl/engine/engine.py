@@ -6,23 +6,26 @@ Knows no requests and decides nothing; pages and rows are numbers to it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from minisgl.attention.torch import TorchAttention
 from minisgl.device import available_memory
 from minisgl.distributed.group import Group
-from minisgl.engine.batch import Batch
+from minisgl.engine.batch import NOT_KNOWN, NOTHING, Batch, Sampled, Sampling
 from minisgl.engine.config import EngineConfig
 from minisgl.engine.memory import CacheSize, size_cache
-from minisgl.engine.sampler import Sampled, sample
+from minisgl.engine.sampler import sample
 from minisgl.info import CacheFacts, EngineFacts
 from minisgl.kvcache.pool import KVPool
 from minisgl.models import weights
 from minisgl.models.decoder import Decoder
 
+Result = Callable[[], Sampled]  # waits for a step; the other ranks' has no tokens
 Phase = Callable[[str, int | None, int | None], None]  # name of a start phase, bytes done, bytes in all
 
 
@@ -66,40 +69,37 @@ class Engine:
                 device=config.device,
             )
             self.attention = TorchAttention(self.pool, self.model.num_heads)
+            self.last = torch.zeros(config.num_rows, dtype=torch.int64, device=config.device)  # sampled last, by row
+        # A GPU computes while its launch has returned; on a CPU a thread of its own does the same.
+        overlaps = config.overlap and config.device == "cpu"
+        self._worker = ThreadPoolExecutor(1, "engine") if overlaps else None
 
-    def step(self, batch: Batch) -> Sampled | None:
-        """Compute a batch; the new tokens on rank 0, None on the others."""
-        with torch.inference_mode():
-            logits = self._logits(batch)
-            if self.group.rank:
-                return None
-            if logits is None:
-                return Sampled(np.empty(0, np.int32), np.empty(0, np.bool_))
-            return sample(logits, batch)
+    def launch(self, batch: Batch) -> Result:
+        """Start a step and return what waits for its tokens. Steps are computed in the order of their launch."""
+        if self._worker is None:
+            return self._compute(batch)
+        step = self._worker.submit(self._compute, batch)
+        return lambda: step.result()()
 
     def logits(self, batch: Batch) -> torch.Tensor | None:
-        """The scores [sampled, vocab] behind `step`, for comparison with another implementation."""
+        """The scores [sampled, vocab] behind a step on rank 0, for comparison with another implementation."""
         with torch.inference_mode():
             return self._logits(batch)
 
     def warm_up(self) -> None:
         """Run a prefill and a decode step through page 0, before any request owns it. All ranks together."""
-        for start, count in ((0, min(4, self.context_length)), (0, 1)):
-            self.step(
-                Batch(
-                    tokens=np.zeros(count, np.int32),
-                    starts=np.array([start], np.int32),
-                    counts=np.array([count], np.int32),
-                    pages=np.arange(-(-count // self.config.page_size), dtype=np.int32)[None],
-                    sampled=np.zeros(1, np.int32),
-                    temperature=np.zeros(1, np.float32),
-                    top_k=np.zeros(1, np.int32),
-                    top_p=np.ones(1, np.float32),
-                    min_p=np.zeros(1, np.float32),
-                    seeds=np.zeros(1, np.uint64),
-                    scrub=np.empty(0, np.int32),
-                )
+        for count in (min(4, self.context_length), 1):
+            batch = Batch(
+                rows=np.zeros(1, np.int32),
+                tokens=np.zeros(count, np.int32),
+                starts=np.zeros(1, np.int32),
+                counts=np.array([count], np.int32),
+                pages=np.arange(-(-count // self.config.page_size), dtype=np.int32)[None],
+                sampled=np.zeros(1, np.int32),
+                scrub=np.empty(0, np.int32),
+                sampling=Sampling.greedy(1),
             )
+            self.launch(batch)()
 
     def facts(self) -> EngineFacts:
         config, pages = self.config, self.cache_size.pages
@@ -110,7 +110,7 @@ class Engine:
             attention_backend=config.attention_backend,
             tensor_parallel_size=config.tensor_parallel_size,
             context_length=self.context_length,
-            max_running_requests=min(config.max_running_requests, config.max_step_tokens),
+            max_running_requests=config.num_rows,
             cache_type=config.cache_type,
             weight_bytes=self.weight_bytes,
             kv_cache=CacheFacts(
@@ -122,17 +122,36 @@ class Engine:
             ),
         )
 
+    def _compute(self, batch: Batch) -> Result:
+        with torch.inference_mode():
+            logits = self._logits(batch)
+            if not len(batch.sampled):
+                return lambda: NOTHING
+            rows = self._to_device(batch.rows[batch.sampled])
+            drawn = None
+            if logits is not None and batch.sampling is not None:
+                drawn = sample(logits, batch.sampling, self.last[rows])
+                self.last[rows] = drawn.tokens
+            if self.config.overlap:  # the next step may be decided before the host knows these tokens
+                self.last[rows] = self.group.from_first(self.last[rows])
+            return drawn.send_home() if drawn is not None else lambda: NOTHING
+
     def _logits(self, batch: Batch) -> torch.Tensor | None:
-        device = self.config.device
         ends = np.cumsum(batch.counts)
         first = np.repeat(batch.starts - (ends - batch.counts), batch.counts)
-        positions = torch.from_numpy(first.astype(np.int64) + np.arange(len(first))).to(device)
-        tokens = torch.from_numpy(batch.tokens.astype(np.int64)).to(device)
-        wanted = torch.from_numpy(ends[batch.sampled].astype(np.int64) - 1).to(device)
+        positions = self._to_device(first + np.arange(len(first)))
+        tokens = self._to_device(batch.tokens)
+        if (unknown := np.flatnonzero(batch.tokens == NOT_KNOWN)).size:
+            rows = np.repeat(batch.rows, batch.counts)[unknown]
+            tokens[self._to_device(unknown)] = self.last[self._to_device(rows)]
+        wanted = self._to_device(ends[batch.sampled] - 1)
         if len(batch.scrub):
-            self.pool.scrub(torch.from_numpy(batch.scrub.astype(np.int64)).to(device))
+            self.pool.scrub(self._to_device(batch.scrub))
         self.attention.begin(batch.starts, batch.counts, batch.pages)
         return self.model.forward(tokens, positions, wanted, self.attention)
+
+    def _to_device(self, indices: NDArray[np.integer]) -> torch.Tensor:
+        return torch.from_numpy(indices.astype(np.int64)).to(self.config.device)
 
 
 def _free_memory(config: EngineConfig) -> int:

@@ -7,34 +7,92 @@ distribution. So a request that is preempted, or runs in another batch, draws th
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minisgl.engine.batch import Batch
+from minisgl.engine import penalties
+from minisgl.engine.batch import Extras, Sampled, Sampling
+from minisgl.messages import Logprobs
 
 
-class Sampled(NamedTuple):
-    """One token per row; where `failed`, the row's logits were NaN or infinite and the token means nothing."""
+@dataclass(frozen=True)
+class Drawn:
+    """The choice, still on the device: `tokens` int64 and `failed` bool [sampled].
 
-    tokens: NDArray[np.int32]
-    failed: NDArray[np.bool_]
+    `logprobs` of those that asked: the chosen token's, then the likeliest tokens' and these tokens, [asking, …].
+    """
+
+    tokens: torch.Tensor
+    failed: torch.Tensor
+    extras: Extras | None = None
+    logprobs: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+
+    def send_home(self) -> Callable[[], Sampled]:
+        """Start the copy to the host; the result waits for it, and for no step that is launched later."""
+        tensors = [self.tokens.int(), self.failed, *(self.logprobs or ())]
+        event = None
+        if self.tokens.is_cuda:
+            tensors = [
+                torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True) for x in tensors
+            ]
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+
+        def result() -> Sampled:
+            if event is not None:
+                event.synchronize()
+            tokens, failed, *asked = (x.numpy() for x in tensors)
+            return Sampled(tokens, failed, _report(self.extras, tokens, *asked) if self.extras and asked else {})
+
+        return result
 
 
-def sample(logits: torch.Tensor, batch: Batch) -> Sampled:
-    """Choose one token per row of `logits` [sampled, vocab]."""
+def sample(logits: torch.Tensor, sampling: Sampling, last: torch.Tensor) -> Drawn:
+    """Choose one token per row of `logits` [sampled, vocab]; `last` [sampled] are the tokens before them."""
     best, tokens = logits.max(dim=-1)  # max of a row with a NaN is NaN
     failed = ~torch.isfinite(best)
-    if (random := np.flatnonzero(batch.temperature > 0)).size:
+    extras = sampling.extras
+    if extras is not None:
+        logits = logits.to(torch.float32, copy=True)
+        penalties.apply(logits, extras, last)
+        best, tokens = logits.max(dim=-1)
+    if (random := np.flatnonzero(sampling.temperature > 0)).size:
         rows = torch.from_numpy(random).to(logits.device)
-        tokens[rows] = _draw(logits, best, rows, random, batch)
-    return Sampled(tokens.to("cpu", torch.int32).numpy(), failed.cpu().numpy())
+        tokens[rows] = _draw(logits, best, rows, random, sampling)
+    asked = _logprobs(logits, tokens, extras) if extras is not None and len(extras.logprobs_at) else None
+    return Drawn(tokens, failed, extras, asked)
+
+
+def _logprobs(
+    logits: torch.Tensor, tokens: torch.Tensor, extras: Extras
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    at = torch.from_numpy(extras.logprobs_at).to(logits.device)
+    logprobs = logits[at].log_softmax(dim=-1)
+    chosen = logprobs.gather(1, tokens[at].unsqueeze(1))
+    return chosen, *logprobs.topk(min(int(extras.num_top.max()), logprobs.shape[1]), dim=-1)
+
+
+def _report(
+    extras: Extras,
+    tokens: NDArray[np.int32],
+    chosen: NDArray[np.float32],
+    top: NDArray[np.float32],
+    top_tokens: NDArray[np.int64],
+) -> dict[int, Logprobs]:
+    reports = {}
+    for i, (at, count) in enumerate(zip(extras.logprobs_at.tolist(), extras.num_top.tolist(), strict=True)):
+        likeliest = zip(top_tokens[i, :count].tolist(), top[i, :count].tolist(), strict=True)
+        reports[at] = Logprobs(int(tokens[at]), float(chosen[i, 0]), tuple(likeliest))
+    return reports
 
 
 def _draw(
-    logits: torch.Tensor, best: torch.Tensor, rows: torch.Tensor, random: NDArray[np.intp], batch: Batch
+    logits: torch.Tensor, best: torch.Tensor, rows: torch.Tensor, random: NDArray[np.intp], sampling: Sampling
 ) -> torch.Tensor:
     """Draw for the rows `random` of the batch (`rows` on the device)."""
 
@@ -42,19 +100,18 @@ def _draw(
         return torch.from_numpy(np.ascontiguousarray(values)).to(logits.device).unsqueeze(1)
 
     # The best logit becomes 0 before it is divided: no temperature, however small, can overflow.
-    scores = (logits[rows].float() - best[rows].float().unsqueeze(1)) / column(batch.temperature[random])
-    asking = (batch.top_k[random] > 0) | (batch.top_p[random] < 1)
+    scores = (logits[rows].float() - best[rows].float().unsqueeze(1)) / column(sampling.temperature[random])
+    asking = (sampling.top_k[random] > 0) | (sampling.top_p[random] < 1)
     if asking.any():
         which = torch.from_numpy(np.flatnonzero(asking)).to(logits.device)
-        top_k, top_p = batch.top_k[random][asking], batch.top_p[random][asking]
+        top_k, top_p = sampling.top_k[random][asking], sampling.top_p[random][asking]
         scores[which] = _keep_top(scores[which], column(np.where(top_k > 0, top_k, scores.shape[1])), column(top_p))
     probs = scores.softmax(dim=-1)
-    if ((min_p := batch.min_p[random]) > 0).any():
+    if ((min_p := sampling.min_p[random]) > 0).any():
         probs = probs.masked_fill(probs < column(min_p) * probs.amax(dim=-1, keepdim=True), 0)
 
     cumulative = probs.cumsum(dim=-1, dtype=torch.float64)
-    at = (batch.starts + batch.counts)[batch.sampled][random]
-    point = column(uniform(batch.seeds[random], at)) * cumulative[:, -1:]
+    point = column(uniform(sampling.seeds[random], sampling.positions[random])) * cumulative[:, -1:]
     # The first token whose cumulative probability exceeds the point, so never one of probability zero.
     return torch.searchsorted(cumulative, point, right=True).clamp_(max=probs.shape[1] - 1).squeeze(1)
 

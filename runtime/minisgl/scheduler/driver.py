@@ -4,6 +4,7 @@ for tests and offline use.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from minisgl.args import LaunchArgs
 from minisgl.device import resolve_device
 from minisgl.distributed.group import Group
-from minisgl.engine.batch import Batch
+from minisgl.engine.batch import Batch, Sampled
 from minisgl.engine.config import EngineConfig
 from minisgl.engine.engine import Engine, Phase
 from minisgl.kvcache.base import PrefixCache
@@ -52,16 +53,21 @@ class Driver:
     def __init__(self, engine: Engine, replay: Callable[[Batch], None] = lambda batch: None) -> None:
         self.engine, self.scheduler = engine, build_scheduler(engine)
         self._replay = replay
+        self._flying: deque[Callable[[], Sampled]] = deque()
         self._next_uid = 0
 
     def step(self) -> Batch | None:
-        """Decide, compute and take in one step; None when there was nothing to compute."""
+        """Decide a step and start it, then take in the one before (with overlap) or this one; None: nothing started.
+
+        overlap   scheduler  │ plan 2 │ complete 1 │ plan 3 │ complete 2 │
+                  engine     │ compute 1 │ compute 2       │ compute 3
+        """
         batch = self.scheduler.plan()
         if batch is not None:
             self._replay(batch)
-            sampled = self.engine.step(batch)
-            assert sampled is not None, "rank 0 samples"
-            self.scheduler.complete(batch, sampled.tokens, sampled.failed)
+            self._flying.append(self.engine.launch(batch))
+        if self._flying and (batch is None or not self.engine.config.overlap or len(self._flying) > 1):
+            self.scheduler.complete(self._flying.popleft()())
         return batch
 
     def take(self) -> Step:

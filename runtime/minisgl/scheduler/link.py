@@ -1,6 +1,7 @@
 """The decided step on its way from rank 0 to the other ranks: they replay it and never decide.
 
-One pipe per rank, one message per step; the collectives inside the step keep the ranks in step with each other.
+One pipe per rank, one message per step, numbered; the collectives inside the step keep the ranks in step with each
+other. A step that is missing or comes twice would give wrong answers without a sign: the rank ends instead.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from minisgl.sockets import Inbox, Outbox
 
 
 class Decided(Message, frozen=True):
-    """The arrays of `Batch`, in order of definition."""
+    """Step `number`: the arrays of `Batch.pack`."""
 
+    number: int
     arrays: list[bytes]
 
 
@@ -23,10 +25,12 @@ class ToRanks:
 
     def __init__(self, ipc: Path, size: int) -> None:
         self._outboxes = [Outbox(ipc, f"rank-{rank}") for rank in range(1, size)]
+        self._number = 0
 
     def send(self, batch: Batch) -> None:
+        self._number += 1
         if self._outboxes:
-            message = Decided(batch.pack())
+            message = Decided(self._number, batch.pack())
             for outbox in self._outboxes:
                 outbox.put(message)
 
@@ -36,7 +40,13 @@ class FromFirst:
 
     def __init__(self, ipc: Path, rank: int) -> None:
         self._inbox: Inbox[Decided] = Inbox(ipc, f"rank-{rank}", Decided)
+        self._number = 0
 
     def receive(self, timeout_seconds: float) -> Batch | None:
         message = self._inbox.get(timeout_seconds)
-        return None if message is None else Batch.unpack(message.arrays)
+        if message is None:
+            return None
+        self._number += 1
+        if message.number != self._number:
+            raise RuntimeError(f"step {message.number} came where step {self._number} was expected")
+        return Batch.unpack(message.arrays)

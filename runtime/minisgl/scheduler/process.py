@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from pydantic import BaseModel
+
 from minisgl.device import prepare_cpu, resolve_device
 from minisgl.errors import EXIT_CHILD_DIED
 from minisgl.messages import TO_SCHEDULER, Abort, Generate, Step
@@ -19,6 +21,7 @@ from minisgl.sockets import Inbox, Outbox
 
 if TYPE_CHECKING:
     from minisgl.engine.engine import Engine
+    from minisgl.scheduler.scheduler import Scheduler
 
 POLL_SECONDS = 0.2  # the heartbeat beats at least this often
 STATS_SECONDS = 0.5  # gauges are never older
@@ -58,7 +61,8 @@ def decide(supervisor: Supervisor, engine: Engine, ipc: Path, *, silent: bool) -
     driver = Driver(engine, ToRanks(ipc, engine.group.size).send)
     scheduler = driver.scheduler
     facts = engine.facts()
-    log.info("ready %s", " ".join(f"{key}={value}" for key, value in facts.model_dump(exclude={"kv_cache"}).items()))
+    log.info("kv cache %s", _pairs(facts.kv_cache))
+    log.info("ready %s", _pairs(facts, exclude={"kv_cache"}))
     supervisor.ready(facts)
 
     told = logged = 0.0
@@ -71,7 +75,7 @@ def decide(supervisor: Supervisor, engine: Engine, ipc: Path, *, silent: bool) -
             if isinstance(message, Abort):
                 scheduler.abort(message.uid)
             else:
-                scheduler.add(message)
+                admit(scheduler, message)
         began = time.monotonic()
         try:
             batch = driver.step()
@@ -100,6 +104,19 @@ def decide(supervisor: Supervisor, engine: Engine, ipc: Path, *, silent: bool) -
             )
 
 
+def admit(scheduler: Scheduler, message: Generate) -> None:
+    """Queue a request. One that makes the scheduler stumble ends; the others know nothing of it."""
+    try:
+        scheduler.add(message)
+    except Exception:
+        log.exception("a request could not be queued uid=%d", message.uid)
+        scheduler.refuse(message, "this request could not be scheduled; the server's log has the reason")
+
+
+def _pairs(facts: BaseModel, exclude: set[str] | None = None) -> str:
+    return " ".join(f"{key}={value}" for key, value in facts.model_dump(by_alias=False, exclude=exclude).items())
+
+
 def fail(fail_all: Callable[[str], None], outbox: Outbox, take: Callable[[], Step]) -> NoReturn:
     """Tell every request that it is over, then end: an engine that raised once cannot be trusted again."""
     fail_all("the engine failed while computing this request; the server restarts, try again")
@@ -117,7 +134,7 @@ def replay(supervisor: Supervisor, engine: Engine, ipc: Path, rank: int) -> None
     while True:
         supervisor.beat()
         if (batch := link.receive(POLL_SECONDS)) is not None:
-            engine.step(batch)
+            engine.launch(batch)()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisgl.messages import Finish, Opened, Stats, Step
+from minisgl.messages import Finish, Logprobs, Opened, Stats, Step
 
 
 class Results:
@@ -31,10 +31,20 @@ class Results:
         if error is not None:
             self.errors[uid] = error
 
+    def report(self, uid: int, logprobs: Logprobs) -> None:
+        """Add what was asked about the token that `add` has just brought for this request."""
+        self.logprobs[uid] = (*self.logprobs.get(uid, ()), logprobs)
+
     def take(self, stats: Stats | None) -> Step:
         """Everything so far as one message; starts anew."""
         step = Step(
-            _bytes(self._uids), _bytes(self._tokens), _bytes(self._finish), tuple(self.opened), self.errors, stats
+            _bytes(self._uids),
+            _bytes(self._tokens),
+            _bytes(self._finish),
+            tuple(self.opened),
+            self.errors,
+            stats,
+            self.logprobs,
         )
         self._clear()
         return step
@@ -45,6 +55,7 @@ class Results:
         self._finish: list[np.ndarray] = []
         self.opened: list[Opened] = []
         self.errors: dict[int, str] = {}
+        self.logprobs: dict[int, tuple[Logprobs, ...]] = {}
 
 
 def _bytes(parts: Sequence[np.ndarray]) -> bytes:

@@ -2,7 +2,9 @@
 
     a row's tokens   [ 0 ........ computed )[ computed ........ length )
                       keys and values are     to compute next: one token in decode, more in prefill
-                      in the cache
+                      in the cache, or will   (NOT_KNOWN while the step that samples it is in flight)
+                      be when the steps in
+                      flight have ended
 
 Knows no pages and takes no decisions.
 """
@@ -24,14 +26,33 @@ class Request:
     """A request outside the rows: waiting for its first step, or again after a preemption."""
 
     uid: int
-    arrival: int  # order of arrival: the older goes first
+    priority: int
+    arrival: int
     ids: NDArray[np.int32]  # prompt, and after a preemption what was generated
+    prompt_len: int
     max_len: int  # prompt + max_tokens
     seed: int
     sampling: SamplingParams
     decode: DecodeParams
     cached_tokens: int = -1  # -1: never admitted
+    overtaken: int = 0  # by how many later ones, since it waits for pages
     opened: bool = False  # its first result is out
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """Who goes first: the higher priority, then the earlier arrival."""
+        return -self.priority, self.arrival
+
+
+def wants_extras(sampling: SamplingParams) -> bool:
+    """Whether the sampler needs more than the columns of `Sampling`."""
+    return bool(
+        sampling.presence_penalty
+        or sampling.frequency_penalty
+        or sampling.repetition_penalty != 1
+        or sampling.logit_bias
+        or sampling.logprobs is not None
+    )
 
 
 class RowTable:
@@ -39,16 +60,20 @@ class RowTable:
 
     def __init__(self, num_rows: int, max_len: int) -> None:
         self.used = np.zeros(num_rows, bool)
+        self.ended = np.zeros(num_rows, bool)  # its terminal result is out; leaves when no step in flight holds it
+        self.flights = np.zeros(num_rows, np.int8)  # steps in flight that hold it
         self.uid = np.zeros(num_rows, np.int64)
         self.arrival = np.zeros(num_rows, np.int64)
+        self.priority = np.zeros(num_rows, np.int64)
         self.tokens = np.zeros((num_rows, max_len), np.int32)
         self.length = np.zeros(num_rows, np.int32)
         self.computed = np.zeros(num_rows, np.int32)
         self.max_len = np.zeros(num_rows, np.int32)
         self.stops_at_eos = np.zeros(num_rows, bool)
         self.has_stop_ids = np.zeros(num_rows, bool)
+        self.has_extras = np.zeros(num_rows, bool)
         self.opened = np.zeros(num_rows, bool)
-        self.aborted = np.zeros(num_rows, bool)  # while in flight; ends when its step is complete
+        self.spoiled = np.zeros(num_rows, bool)  # its keys and values may hold NaN: nobody may reuse them
         self.temperature = np.zeros(num_rows, np.float32)
         self.top_k = np.zeros(num_rows, np.int32)
         self.top_p = np.zeros(num_rows, np.float32)
@@ -61,28 +86,35 @@ class RowTable:
         row = int(np.argmin(self.used))
         return None if self.used[row] else row
 
-    def by_age(self) -> Index:
-        """Used rows, the oldest request first."""
-        rows = np.flatnonzero(self.used)
-        return rows[np.argsort(self.arrival[rows])]
+    def by_turn(self) -> Index:
+        """Rows that go on, in the order in which they may take from each other."""
+        rows = np.flatnonzero(self.used & ~self.ended)
+        return rows[np.lexsort((self.arrival[rows], -self.priority[rows]))]
+
+    def of(self, row: int) -> Request:
+        request = self.request[row]
+        assert request is not None, "the row is not used"
+        return request
 
     def put(self, row: int, request: Request, computed: int) -> None:
         sampling = request.sampling
         self.used[row] = True
-        self.uid[row], self.arrival[row] = request.uid, request.arrival
+        self.ended[row] = self.spoiled[row] = False
+        self.uid[row], self.arrival[row], self.priority[row] = request.uid, request.arrival, request.priority
         self.tokens[row, : len(request.ids)] = request.ids
         self.length[row], self.computed[row], self.max_len[row] = len(request.ids), computed, request.max_len
         self.stops_at_eos[row] = not sampling.ignore_eos
         self.has_stop_ids[row] = bool(sampling.stop_token_ids)
-        self.opened[row], self.aborted[row] = request.opened, False
+        self.has_extras[row] = wants_extras(sampling)
+        self.opened[row] = request.opened
         self.temperature[row], self.top_k[row] = sampling.temperature, sampling.top_k
         self.top_p[row], self.min_p[row], self.seed[row] = sampling.top_p, sampling.min_p, request.seed
         self.request[row] = request
 
     def take(self, row: int) -> Request:
         """Empty a row; its request knows all its tokens again."""
-        request = self.request[row]
-        assert request is not None
+        request = self.of(row)
+        assert not self.flights[row], "a step in flight still writes to this row's pages"
         request.ids = self.tokens[row, : self.length[row]].copy()
         request.opened = bool(self.opened[row])
         self.used[row] = False

@@ -1,14 +1,20 @@
-"""Decides which tokens run next. Pure: no torch, no sockets, no clock; `plan` and `complete` alternate.
+"""Decides which tokens run next. Pure: no torch, no sockets, no clock.
 
-Life of a request; each arrow out of the box happens exactly once and brings its terminal row:
+    plan 1 ─► plan 2 ─► complete 1 ─► plan 3 ─► complete 2 ─► …     at most two steps are in flight; without overlap
+                                                                    each plan is completed before the next
+
+Life of a request; each arrow out of the box happens exactly once and brings its terminal result:
 
     add ──► waiting ──admit──► row ──► STOP | LENGTH | ERROR | ABORT
-               ▲                │           an abort of a row in flight waits for `complete`
-               └──── preempt ───┘           (pages ran out; the youngest row gives way and is recomputed)
+               ▲                │           the row itself leaves when no step in flight holds it
+               └──── preempt ───┘           (pages ran out; the last in turn gives way and is recomputed)
 
 A row has tokens to compute: one (decode) or more (prefill, in chunks). Decoding rows go first in every step, the rest
-of the token budget goes to prefills by age. A row may take pages from any younger one, never from an older one, and
-nothing overtakes the head of the queue; so the oldest request always moves, and each becomes the oldest.
+of the token budget goes to prefills by turn. A row may take pages from any later one, never from an earlier one; what
+waits for pages can be overtaken only so often. So the first in turn always moves, and each becomes the first.
+
+A step may be planned before the one before has brought its tokens: a decoding row's length is known, its token is not
+(NOT_KNOWN), and the engine fills it in. If that token ends the request, the later step was in vain and is ignored.
 """
 
 from __future__ import annotations
@@ -20,12 +26,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from minisgl.engine.batch import Batch
+from minisgl.engine.batch import NOT_KNOWN, Batch, Sampled
 from minisgl.kvcache.base import PrefixCache
 from minisgl.messages import Finish, Generate, Opened, Stats
+from minisgl.scheduler.assembly import assemble
 from minisgl.scheduler.pages import PageTable
+from minisgl.scheduler.queue import Queue
 from minisgl.scheduler.results import Results
 from minisgl.scheduler.rows import Index, Request, RowTable
+
+MOST_OVERTAKING = 64  # later requests that may be admitted before one that waits for pages
+MOST_LOOKED_AT = 8  # waiting requests that are tried in one step
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +53,11 @@ class SchedulerConfig:
     vocab_size: int
     eos_token_ids: tuple[int, ...] = ()
 
+    @property
+    def num_rows(self) -> int:
+        """More rows than tokens in a step could never all decode."""
+        return min(self.max_running, self.max_step_tokens)
+
 
 class Scheduler:
     """The state of all requests. `results` is for the caller to take after each step."""
@@ -49,14 +65,13 @@ class Scheduler:
     def __init__(self, config: SchedulerConfig, cache: PrefixCache, seed: int | None = None) -> None:
         self.config = config
         self.results = Results()
-        # More rows than tokens in a step could never all decode.
-        num_rows = min(config.max_running, config.max_step_tokens)
+        num_rows = config.num_rows
         self._rows = RowTable(num_rows, config.context_length)
         self._pages = PageTable(config.num_pages, config.page_size, num_rows, config.context_length, cache)
-        self._waiting: deque[Request] = deque()
-        self._known: dict[int, Request] = {}
+        self._waiting = Queue()
+        self._known: dict[int, Request] = {}  # what has no terminal result yet
         self._row_of: dict[int, int] = {}
-        self._in_flight: Index | None = None
+        self._flights: deque[Batch] = deque()
         self._soiled: list[NDArray[np.int32]] = []  # pages that the next step has to scrub
         self._eos = np.array(config.eos_token_ids, np.int32)
         self._random = np.random.default_rng(seed)
@@ -66,7 +81,7 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._known)
+        return bool(self._known or self._flights)
 
     def add(self, message: Generate) -> None:
         """Queue a request; one that can never run ends at once, with the reason."""
@@ -77,8 +92,10 @@ class Scheduler:
         drawn = int(self._random.integers(2**63)) if sampling.seed is None else sampling.seed
         request = Request(
             uid=message.uid,
+            priority=message.priority,
             arrival=self._arrivals,
             ids=ids,
+            prompt_len=len(ids),
             max_len=len(ids) + sampling.max_tokens,
             seed=drawn % 2**64,
             sampling=sampling,
@@ -87,98 +104,95 @@ class Scheduler:
         self._arrivals += 1
         self._known[request.uid] = request
         if (why := self._why_impossible(request)) is not None:
-            self._end(request, Finish.ERROR, why)
+            self._tell_end(request, Finish.ERROR, why)
         else:
-            self._waiting.append(request)
+            self._waiting.put(request)
+
+    def refuse(self, message: Generate, why: str) -> None:
+        """End a request that `add` raised on."""
+        if (request := self._known.get(message.uid)) is not None:
+            self._tell_end(request, Finish.ERROR, why)
+        else:
+            self.results.opened.append(Opened(message.uid, 0, message.decode))
+            self.results.end(message.uid, Finish.ERROR, why)
 
     def abort(self, uid: int) -> None:
         """End a request early, wherever it stands; an unknown one has ended already."""
         request = self._known.get(uid)
         if request is None:
             return
-        row = self._row_of.get(uid)
-        if row is None:
+        if (row := self._row_of.get(uid)) is None:
             self._waiting.remove(request)
-        elif self._in_flight is not None and row in self._in_flight:
-            self._rows.aborted[row] = True  # its pages are being written; `complete` ends it
-            return
+            self._tell_end(request, Finish.ABORT)
         else:
-            self._leave(row)
-        self._end(request, Finish.ABORT)
+            self._tell_end(self._retire(row), Finish.ABORT)
+            self._let_go(np.array([row]))
 
     def fail_all(self, why: str) -> None:
         """End every request, for an engine that will not answer again."""
-        self._in_flight = None
-        for row in list(self._row_of.values()):
-            self._leave(row, keep=False)
-        self._waiting.clear()
+        self._flights.clear()
+        self._rows.flights[:] = 0
         for request in list(self._known.values()):
-            self._end(request, Finish.ERROR, why)
+            self._tell_end(request, Finish.ERROR, why)
+        self._waiting.clear()
+        self._rows.ended[:] = self._rows.spoiled[:] = self._rows.used
+        self._let_go(np.flatnonzero(self._rows.used))
 
     # ---- steps
 
     def plan(self) -> Batch | None:
-        """Decide the next step; None when there is nothing to compute."""
-        assert self._in_flight is None, "the step before is not complete"
+        """Decide the next step; None when there is nothing to compute before a step in flight is complete."""
+        assert len(self._flights) < 2, "two steps are in flight"
         rows, pages = self._rows, self._pages
         counts = np.zeros(len(rows.used), np.int32)  # tokens per row in this step; a preempted row falls back to 0
-        by_age = rows.by_age()
-        pending = rows.length[by_age] - rows.computed[by_age]
+        by_turn = rows.by_turn()
+        by_turn = by_turn[rows.length[by_turn] < rows.max_len[by_turn]]
+        pending = rows.length[by_turn] - rows.computed[by_turn]
 
-        decoding = by_age[pending == 1]
+        decoding = by_turn[pending == 1]
         while not pages.extend(decoding, rows.length[decoding]):
-            self._preempt(int(rows.by_age()[-1]), counts)
+            if self._flights:  # what must give way is being computed: first things first
+                return None
+            self._preempt_last(counts)
             decoding = decoding[rows.used[decoding]]
         counts[decoding] = 1
 
-        for row in by_age[pending > 1].tolist():
-            if rows.used[row]:
-                self._grow_prefill(row, counts)
+        for row in by_turn[pending > 1].tolist():
+            if rows.used[row] and not self._grow_prefill(row, counts):
+                return None
         self._admit(counts)
 
-        chosen = rows.by_age()
-        chosen = chosen[counts[chosen] > 0]
+        chosen = np.flatnonzero(counts)
         if not len(chosen):
             return None
-        chosen = chosen[np.argsort(counts[chosen] > 1, kind="stable")]  # single tokens first
-        self._in_flight = chosen
-        self._steps += 1
-        return self._batch(chosen, counts[chosen])
+        if int(counts.max()) > 1:
+            chosen = chosen[np.argsort(counts[chosen] > 1, kind="stable")]  # single tokens first
+        return self._launch(chosen, counts[chosen])
 
-    def complete(self, batch: Batch, tokens: NDArray[np.int32], failed: NDArray[np.bool_]) -> None:
-        """Take in what the engine sampled: one token per entry of `batch.sampled`, or `failed` (no usable logits)."""
-        assert self._in_flight is not None, "no step is in flight"
-        rows, in_flight = self._rows, self._in_flight
-        self._in_flight = None
-        rows.computed[in_flight] += batch.counts
-        aborted = in_flight[rows.aborted[in_flight]]
-        sampled = in_flight[batch.sampled]
-        spoiled = set(sampled[failed].tolist())  # rows whose keys and values nobody may reuse
-        self._soiled += [self._pages.table[row, : self._pages.held[row]].copy() for row in spoiled]
-        live = ~rows.aborted[sampled]
-        sampled, tokens, failed = sampled[live], tokens[live], failed[live]
+    def complete(self, sampled: Sampled) -> None:
+        """Take in what the engine made of the oldest step in flight."""
+        rows, batch = self._rows, self._flights.popleft()
+        held = batch.rows.astype(np.intp)
+        rows.flights[held] -= 1
+        ends = batch.starts + batch.counts
+        who = held[batch.sampled]
+        rows.tokens[who, ends[batch.sampled]] = sampled.tokens
+        rows.spoiled[who[sampled.failed]] = True
 
-        finish = self._judge(sampled, tokens, failed)
-        good = sampled[~failed]
-        rows.tokens[good, rows.length[good] - 1] = tokens[~failed]
-        for row in sampled[~rows.opened[sampled]].tolist():
-            self._open(rows.request[row])
-            rows.opened[row] = True
-        self.results.add(rows.uid[sampled], np.where(failed, -1, tokens), finish)
+        live = ~rows.ended[who]
+        if live.all():
+            self._take_in(who, ends[batch.sampled], sampled.tokens, sampled.failed)
+        else:  # the rest ended while this step was in flight
+            self._take_in(who[live], ends[batch.sampled][live], sampled.tokens[live], sampled.failed[live])
+        for at, logprobs in sampled.logprobs.items():
+            if live[at] and not sampled.failed[at]:
+                self.results.report(int(rows.uid[who[at]]), logprobs)
 
-        for row in sampled[finish != Finish.RUNNING].tolist():
-            if row in spoiled:
-                self.results.errors[int(rows.uid[row])] = (
-                    "the model gave no usable probabilities for this request (NaN or infinity); "
-                    "try other input, or --dtype float32"
-                )
-            request = self._leave(row, keep=row not in spoiled)
-            del self._known[request.uid]
-        for row in aborted.tolist():
-            self._end(self._leave(row, keep=row not in spoiled), Finish.ABORT)
-        for row in in_flight[batch.counts > 1].tolist():
-            if rows.used[row]:  # let others reuse this chunk while the request goes on
-                self._pages.share(row, rows.tokens[row, : rows.computed[row]])
+        for at in np.flatnonzero(batch.counts > 1).tolist():
+            row = int(held[at])
+            if not rows.ended[row]:  # let others reuse this chunk while the request goes on
+                self._pages.share(row, rows.tokens[row, : ends[at]])
+        self._let_go(held[rows.ended[held]])
 
     def stats(self) -> Stats:
         size, pages = self.config.page_size, self._pages
@@ -199,104 +213,145 @@ class Scheduler:
         self._pages.check_integrity()
         if set(self._known) != {r.uid for r in self._waiting} | set(self._row_of):
             raise RuntimeError("a request is neither waiting nor in a row")
+        flights = np.zeros_like(self._rows.flights)
+        for batch in self._flights:
+            flights[batch.rows] += 1
+        if (flights != self._rows.flights).any() or (self._rows.ended & ~flights.astype(bool) & self._rows.used).any():
+            raise RuntimeError("a row does not know which steps hold it")
+        if not self.has_work and (self._rows.used.any() or self._pages.available != self._pages.num_pages):
+            raise RuntimeError("nothing is to be done, but rows or pages are held")
 
     # ---- inside plan
 
-    def _grow_prefill(self, row: int, counts: NDArray[np.int32]) -> None:
-        """Give an admitted row its next chunk, taking pages from younger rows; a row without pages waits a step."""
+    def _grow_prefill(self, row: int, counts: NDArray[np.int32]) -> bool:
+        """Give an admitted row its next chunk, taking pages from later rows; False: not while a step is in flight."""
         rows = self._rows
         count = min(self._budget(counts), int(rows.length[row] - rows.computed[row]))
         end = rows.computed[[row]] + count
         while not self._pages.extend(np.array([row]), end):
-            youngest = int(rows.by_age()[-1])
-            if youngest == row:
-                return
-            self._preempt(youngest, counts)
+            if int(rows.by_turn()[-1]) == row:
+                return True  # nobody comes later: it waits a step
+            if self._flights:
+                return False
+            self._preempt_last(counts)
         counts[row] = count
+        return True
 
     def _admit(self, counts: NDArray[np.int32]) -> None:
-        """Move requests from the queue into rows, in order, while their whole prompts find pages."""
-        rows, pages = self._rows, self._pages
-        while self._waiting and (budget := self._budget(counts)) > 0 and (row := rows.free_row()) is not None:
-            request = self._waiting[0]
-            found = pages.open(row, request.ids)
-            # What running rows are sure to need: the rest of their prompts, and a page each to go on.
-            running = np.flatnonzero(rows.used)
-            promised = np.maximum(-(-rows.length[running] // pages.page_size) - pages.held[running], 0) + 1
-            if pages.pages_for(len(request.ids) + 1) - int(pages.held[row]) + int(promised.sum()) > pages.available:
-                pages.close(row, request.ids[:0])
+        """Move requests from the queue into rows while their whole prompts find pages."""
+        rows = self._rows
+        stuck: list[Request] = []
+        for request in self._waiting.first(MOST_LOOKED_AT + len(rows.used)):
+            if self._budget(counts) <= 0 or (row := rows.free_row()) is None:
                 return
-            self._waiting.popleft()
-            rows.put(row, request, found)
-            self._row_of[request.uid] = row
-            if request.cached_tokens < 0:
-                request.cached_tokens = found
-                self._queried += len(request.ids)
-                self._hits += found
-            counts[row] = min(budget, len(request.ids) - found)
-            fits = pages.extend(np.array([row]), rows.computed[[row]] + counts[row])
-            assert fits, "the check above covers the first chunk"
+            if self._admit_one(row, request, counts):
+                for earlier in stuck:
+                    earlier.overtaken += 1
+            else:
+                stuck.append(request)
+            if len(stuck) == MOST_LOOKED_AT or any(earlier.overtaken >= MOST_OVERTAKING for earlier in stuck):
+                return
+
+    def _admit_one(self, row: int, request: Request, counts: NDArray[np.int32]) -> bool:
+        rows, pages = self._rows, self._pages
+        found = pages.open(row, request.ids)
+        # What running rows are sure to need: the rest of their prompts, and a page each to go on.
+        running = np.flatnonzero(rows.used & ~rows.ended)
+        promised = np.maximum(-(-rows.length[running] // pages.page_size) - pages.held[running], 0) + 1
+        if pages.pages_for(len(request.ids) + 1) - int(pages.held[row]) + int(promised.sum()) > pages.available:
+            pages.close(row, request.ids[:0])
+            return False
+        self._waiting.remove(request)
+        request.overtaken = 0
+        rows.put(row, request, found)
+        self._row_of[request.uid] = row
+        if request.cached_tokens < 0:
+            request.cached_tokens = found
+            self._queried += len(request.ids)
+            self._hits += found
+        counts[row] = min(self._budget(counts), len(request.ids) - found)
+        fits = pages.extend(np.array([row]), rows.computed[[row]] + counts[row])
+        assert fits, "the check above covers the first chunk"
+        return True
 
     def _budget(self, counts: NDArray[np.int32]) -> int:
         return self.config.max_step_tokens - int(counts.sum())
 
-    def _preempt(self, row: int, counts: NDArray[np.int32]) -> None:
-        """Send a row back to the head of the queue. Its pages stay findable until others need them."""
-        self._waiting.appendleft(self._leave(row))
+    def _preempt_last(self, counts: NDArray[np.int32]) -> None:
+        """Send the last row in turn back to the queue. Its pages stay findable until others need them."""
+        row = int(self._rows.by_turn()[-1])
+        self._waiting.put(self._leave(row))
         self._preemptions += 1
         counts[row] = 0
 
-    def _batch(self, chosen: Index, counts: NDArray[np.int32]) -> Batch:
+    def _launch(self, chosen: Index, counts: NDArray[np.int32]) -> Batch:
+        """Put the step together, and move its rows on as if it were done."""
         rows = self._rows
-        starts = rows.computed[chosen]
-        ends = starts + counts
-        sampled = np.flatnonzero(ends == rows.length[chosen]).astype(np.int32)
-        owner = np.repeat(chosen, counts)
-        nth = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-        who = chosen[sampled]
         soiled, self._soiled = self._soiled, []
-        return Batch(
-            tokens=rows.tokens[owner, rows.computed[owner] + nth],
-            starts=starts,
-            counts=counts,
-            pages=self._pages.table[chosen, : self._pages.pages_for(int(ends.max()))],
-            sampled=sampled,
-            temperature=rows.temperature[who],
-            top_k=rows.top_k[who],
-            top_p=rows.top_p[who],
-            min_p=rows.min_p[who],
-            seeds=rows.seed[who],
-            scrub=np.concatenate(soiled) if soiled else np.empty(0, np.int32),
-        )
+        scrub = np.concatenate(soiled) if soiled else np.empty(0, np.int32)
+        batch = assemble(rows, self._pages, chosen, counts, scrub)
+        rows.computed[chosen] += counts
+        rows.flights[chosen] += 1
+        sampled = chosen[batch.sampled]
+        rows.tokens[sampled, rows.length[sampled]] = NOT_KNOWN
+        rows.length[sampled] += 1
+        self._flights.append(batch)
+        self._steps += 1
+        return batch
 
     # ---- ends
 
-    def _judge(self, sampled: Index, tokens: NDArray[np.int32], failed: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """Count the new tokens and say which requests they end."""
+    def _take_in(self, who: Index, at: NDArray[np.int32], tokens: NDArray[np.int32], failed: NDArray[np.bool_]) -> None:
+        """Report the new tokens of rows that have not ended, and end those that they end."""
         rows = self._rows
-        rows.length[sampled[~failed]] += 1
-        finish = np.where(rows.length[sampled] >= rows.max_len[sampled], Finish.LENGTH, Finish.RUNNING).astype(np.uint8)
-        finish[rows.stops_at_eos[sampled] & np.isin(tokens, self._eos)] = Finish.STOP
-        for i in np.flatnonzero(rows.has_stop_ids[sampled]).tolist():
-            request = rows.request[sampled[i]]
-            if request is not None and int(tokens[i]) in request.sampling.stop_token_ids:
+        finish = np.where(at + 1 >= rows.max_len[who], Finish.LENGTH, Finish.RUNNING).astype(np.uint8)
+        finish[rows.stops_at_eos[who] & np.isin(tokens, self._eos)] = Finish.STOP
+        for i in np.flatnonzero(rows.has_stop_ids[who]).tolist():
+            if int(tokens[i]) in rows.of(int(who[i])).sampling.stop_token_ids:
                 finish[i] = Finish.STOP
         finish[failed] = Finish.ERROR
-        return finish
+        for row in who[~rows.opened[who]].tolist():
+            self._open(rows.of(row))
+            rows.opened[row] = True
+        self.results.add(rows.uid[who], np.where(failed, -1, tokens), finish)
+        for row in who[finish != Finish.RUNNING].tolist():
+            uid = self._retire(row).uid
+            del self._known[uid]
+            if rows.spoiled[row]:
+                self.results.errors[uid] = (
+                    "the model gave no usable probabilities for this request (NaN or infinity); "
+                    "try other input, or --dtype float32"
+                )
 
-    def _open(self, request: Request | None) -> None:
-        assert request is not None
-        request.opened = True
-        self.results.opened.append(Opened(request.uid, max(0, request.cached_tokens), request.decode))
-
-    def _leave(self, row: int, *, keep: bool = True) -> Request:
-        """Take a request out of its row and give its pages back, once."""
-        request = self._rows.take(row)
-        self._pages.close(row, request.ids[: self._rows.computed[row] if keep else 0])
+    def _retire(self, row: int) -> Request:
+        """Its terminal result comes now: from here on the row only waits for the steps that hold it."""
+        request = self._rows.of(row)
+        request.opened = bool(self._rows.opened[row])
+        self._rows.ended[row] = True
         del self._row_of[request.uid]
         return request
 
-    def _end(self, request: Request, finish: Finish, error: str | None = None) -> None:
+    def _let_go(self, ended: Index) -> None:
+        """Empty those of the rows `ended` that no step in flight holds."""
+        for row in ended[self._rows.flights[ended] == 0].tolist():
+            self._leave(row)
+
+    def _leave(self, row: int) -> Request:
+        """Take a request out of its row and give its pages back, once."""
+        rows = self._rows
+        if rows.spoiled[row]:
+            self._soiled.append(self._pages.table[row, : self._pages.held[row]].copy())
+        request = rows.take(row)
+        self._pages.close(row, request.ids[: 0 if rows.spoiled[row] else rows.computed[row]])
+        self._row_of.pop(request.uid, None)
+        return request
+
+    def _open(self, request: Request) -> None:
+        request.opened = True
+        self.results.opened.append(Opened(request.uid, max(0, request.cached_tokens), request.decode))
+
+    def _tell_end(self, request: Request, finish: Finish, error: str | None = None) -> None:
+        """The terminal result of a request, without a token."""
         if not request.opened:
             self._open(request)
         self.results.end(request.uid, finish, error)

@@ -66,13 +66,11 @@ def test_the_torch_backend_is_chosen(backend: str) -> None:
     ("args", "sentence"),
     [
         ({"dtype": "float16"}, "--dtype float16 on a CPU.*use float32 or bfloat16"),
-        ({"attention_backend": "fa,fi"}, "--attention-backend fa,fi: fa, fi is not part.*use torch or auto"),
-        ({"cuda_graph_max_bs": 8}, "--cuda-graph-max-bs 8: a CPU has no CUDA graphs; use 0"),
-        ({"disable_pynccl": True}, "--disable-pynccl.*always uses torch.distributed"),
+        ({"attention_backend": "fa3,fi"}, "fa3,fi: fa needs an NVIDIA GPU and the package flash-attn.*use.*torch"),
         ({"max_seq_len_override": 2000}, "--max-seq-len-override 2000 is longer than the model's context of 1024"),
     ],
 )
-def test_what_does_not_work_yet_is_refused_by_its_flag(args: dict[str, Any], sentence: str) -> None:
+def test_what_cannot_work_is_refused_by_its_flag(args: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         resolve(**args)
 
@@ -123,3 +121,8 @@ def test_a_cache_too_small_to_be_useful_is_refused_with_numbers() -> None:
 def test_fewer_tokens_than_a_page_are_refused() -> None:
     with pytest.raises(StartError, match="--num-tokens 4 is less than one page of 16 tokens"):
         size_cache(resolve(num_tokens=4), 2**33, WEIGHTS)
+
+
+@pytest.mark.parametrize(("wanted", "device", "overlaps"), [("auto", "cpu", False), ("on", "cpu", True)])
+def test_a_cpu_overlaps_only_when_asked(wanted: str, device: str, overlaps: bool) -> None:
+    assert resolve(overlap=wanted).overlap == overlaps

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from minisgl.engine.batch import Batch
+from minisgl.engine.batch import Batch, Sampling
 from minisgl.scheduler.driver import Driver
 from support.checkpoints import FAMILIES, oracle_logits
 
@@ -23,17 +23,14 @@ def make_batch(parts: list[tuple[list[int], int, list[int]]], scrub: tuple[int, 
     """One step of (tokens, start, pages) per request; every request samples greedily."""
     n, width = len(parts), max(len(pages) for _, _, pages in parts)
     return Batch(
+        rows=np.arange(n, dtype=np.int32),
         tokens=np.concatenate([np.array(tokens, np.int32) for tokens, _, _ in parts]),
         starts=np.array([start for _, start, _ in parts], np.int32),
         counts=np.array([len(tokens) for tokens, _, _ in parts], np.int32),
         pages=np.array([pages + [0] * (width - len(pages)) for _, _, pages in parts], np.int32),
         sampled=np.arange(n, dtype=np.int32),
-        temperature=np.zeros(n, np.float32),
-        top_k=np.zeros(n, np.int32),
-        top_p=np.ones(n, np.float32),
-        min_p=np.zeros(n, np.float32),
-        seeds=np.zeros(n, np.uint64),
         scrub=np.array(scrub, np.int32),
+        sampling=Sampling.greedy(n),
     )
 
 
@@ -105,11 +102,9 @@ def test_a_row_with_nan_fails_alone_and_its_pages_are_scrubbed(driver: MakeDrive
     with torch.inference_mode():
         engine.pool.k[:, 5] = float("nan")
     batch = make_batch([(PROMPT[1:2], 1, [5]), (PROMPT[:1], 0, [6])])
-    sampled = engine.step(batch)
-    assert sampled is not None
+    sampled = engine.launch(batch)()
     assert sampled.failed.tolist() == [True, False]
-    sampled = engine.step(make_batch([(PROMPT[:1], 0, [5])], scrub=(5,)))
-    assert sampled is not None
+    sampled = engine.launch(make_batch([(PROMPT[:1], 0, [5])], scrub=(5,)))()
     assert not sampled.failed.any()
     assert torch.isfinite(engine.pool.k[:, 5]).all()
 

@@ -6,27 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from minisgl.engine.batch import Batch
+from minisgl.engine.batch import Sampled, Sampling
 from minisgl.engine.sampler import sample, uniform
 
 pytestmark = pytest.mark.cpu
 
 
-def batch_of(rows: int, position: int | np.ndarray = 0, **columns: Any) -> Batch:
+def asking(rows: int, position: int | np.ndarray = 0, **columns: Any) -> Sampling:
     defaults: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seeds": np.arange(rows)}
     dtypes = {"temperature": "f4", "top_k": "i4", "top_p": "f4", "min_p": "f4", "seeds": "u8"}
     filled = {
         name: np.broadcast_to(np.asarray(value, dtypes[name]), rows) for name, value in (defaults | columns).items()
     }
-    return Batch(
-        tokens=np.zeros(rows, np.int32),
-        starts=np.broadcast_to(np.asarray(position, np.int32), rows),
-        counts=np.ones(rows, np.int32),
-        pages=np.zeros((rows, 1), np.int32),
-        sampled=np.arange(rows, dtype=np.int32),
-        scrub=np.empty(0, np.int32),
-        **filled,
-    )
+    return Sampling(positions=np.broadcast_to(np.asarray(position, np.int32), rows), **filled)
+
+
+def choose(logits: torch.Tensor, sampling: Sampling, last: list[int] | None = None) -> Sampled:
+    before = torch.zeros(len(logits), dtype=torch.int64) if last is None else torch.tensor(last)
+    return sample(logits, sampling, before).send_home()()
 
 
 SCORES = torch.log(torch.tensor([0.05, 0.4, 0.1, 0.3, 0.15]))
@@ -34,7 +31,7 @@ SCORES = torch.log(torch.tensor([0.05, 0.4, 0.1, 0.3, 0.15]))
 
 def draws(count: int = 20_000, **columns: Any) -> np.ndarray:
     """Shares of the five tokens over many positions of one seed."""
-    tokens = sample(SCORES.repeat(count, 1), batch_of(count, np.arange(count), seeds=3, **columns)).tokens
+    tokens = choose(SCORES.repeat(count, 1), asking(count, np.arange(count), seeds=3, **columns)).tokens
     return np.bincount(tokens, minlength=5) / count
 
 
@@ -59,13 +56,13 @@ def test_tokens_come_in_their_proportions(columns: dict[str, Any], expected: lis
 
 def test_a_row_draws_the_same_whatever_stands_beside_it() -> None:
     logits = torch.randn(6, 40, generator=torch.Generator().manual_seed(1))
-    mixed = batch_of(6, 9, temperature=[0, 1, 1, 0.7, 2, 1], top_k=[0, 0, 5, 0, 0, 7], top_p=[1, 1, 1, 0.5, 1, 0.9])
-    together = sample(logits, mixed).tokens
+    mixed = asking(6, 9, temperature=[0, 1, 1, 0.7, 2, 1], top_k=[0, 0, 5, 0, 0, 7], top_p=[1, 1, 1, 0.5, 1, 0.9])
+    together = choose(logits, mixed).tokens
     for i in range(6):
-        alone = batch_of(
+        alone = asking(
             1, 9, **{name: getattr(mixed, name)[i : i + 1] for name in ("temperature", "top_k", "top_p", "seeds")}
         )
-        assert sample(logits[i : i + 1], alone).tokens[0] == together[i]
+        assert choose(logits[i : i + 1], alone).tokens[0] == together[i]
 
 
 def test_a_position_draws_anew() -> None:
@@ -81,13 +78,13 @@ def test_a_position_draws_anew() -> None:
 def test_a_poisoned_row_fails_alone(poison: float, temperature: float) -> None:
     logits = SCORES.repeat(3, 1)
     logits[1, 2] = poison
-    result = sample(logits, batch_of(3, temperature=temperature, top_k=[0, 2, 2]))
+    result = choose(logits, asking(3, temperature=temperature, top_k=[0, 2, 2]))
     assert result.failed.tolist() == [False, True, False]
 
 
 def test_a_token_ruled_out_by_minus_infinity_is_no_failure() -> None:
     logits = SCORES.repeat(2, 1)
     logits[:, 1] = float("-inf")
-    result = sample(logits, batch_of(2, temperature=[0, 1]))
+    result = choose(logits, asking(2, temperature=[0, 1]))
     assert not result.failed.any()
     assert result.tokens[0] == 3

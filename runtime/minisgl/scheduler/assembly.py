@@ -1,0 +1,88 @@
+"""Rows to a `Batch`: arrays are picked out of the table, without a look at any single request unless it asks for more.
+
+Pure: decides nothing, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minisgl.engine.batch import Batch, Extras, Sampling
+from minisgl.scheduler.pages import PageTable
+from minisgl.scheduler.rows import Index, RowTable
+
+
+def assemble(
+    rows: RowTable, pages: PageTable, chosen: Index, counts: NDArray[np.int32], scrub: NDArray[np.int32]
+) -> Batch:
+    """The step that computes the next `counts` tokens of the rows `chosen`, those with one token first."""
+    starts = rows.computed[chosen]
+    ends = starts + counts
+    if len(chosen) and int(counts[-1]) == 1:  # all of them: one token each
+        tokens = rows.tokens[chosen, starts]
+    else:
+        owner = np.repeat(chosen, counts)
+        nth = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        tokens = rows.tokens[owner, rows.computed[owner] + nth]
+    sampled = np.flatnonzero(ends == rows.length[chosen])
+    return Batch(
+        rows=chosen.astype(np.int32),
+        tokens=tokens,
+        starts=starts,
+        counts=counts,
+        pages=pages.table[chosen, : pages.pages_for(int(ends.max()))],
+        sampled=sampled.astype(np.int32),
+        scrub=scrub,
+        sampling=_sampling(rows, chosen[sampled], ends[sampled]),
+    )
+
+
+def _sampling(rows: RowTable, who: Index, positions: NDArray[np.int32]) -> Sampling:
+    return Sampling(
+        temperature=rows.temperature[who],
+        top_k=rows.top_k[who],
+        top_p=rows.top_p[who],
+        min_p=rows.min_p[who],
+        seeds=rows.seed[who],
+        positions=positions,
+        extras=_extras(rows, who) if rows.has_extras[who].any() else None,
+    )
+
+
+def _extras(rows: RowTable, who: Index) -> Extras:
+    """One look at each request that asks for more than the columns hold."""
+    penalised, histories, biased, reported = [], [], [], []
+    for at in np.flatnonzero(rows.has_extras[who]).tolist():
+        row = int(who[at])
+        request = rows.of(row)
+        asked = request.sampling
+        if asked.presence_penalty or asked.frequency_penalty or asked.repetition_penalty != 1:
+            history = rows.tokens[row, : rows.length[row]]
+            values = asked.presence_penalty, asked.frequency_penalty, asked.repetition_penalty
+            penalised.append((at, *values, request.prompt_len, len(history)))
+            histories.append(history)
+        biased += [(at, token, bias) for token, bias in asked.logit_bias.items()]
+        if asked.logprobs is not None:
+            reported.append((at, asked.logprobs))
+
+    def column(table: Sequence[tuple[float, ...]], index: int, kind: type[np.generic]) -> NDArray[Any]:
+        return np.array([line[index] for line in table], kind)
+
+    return Extras(
+        penalised_at=column(penalised, 0, np.int64),
+        presence=column(penalised, 1, np.float32),
+        frequency=column(penalised, 2, np.float32),
+        repetition=column(penalised, 3, np.float32),
+        prompt_len=column(penalised, 4, np.int64),
+        history_len=column(penalised, 5, np.int64),
+        history=np.concatenate(histories).astype(np.int64) if histories else np.empty(0, np.int64),
+        bias_at=column(biased, 0, np.int64),
+        bias_token=column(biased, 1, np.int64),
+        bias=column(biased, 2, np.float32),
+        logprobs_at=column(reported, 0, np.int64),
+        num_top=column(reported, 1, np.int64),
+    )
