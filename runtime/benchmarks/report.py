@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+MODEL = Path("~/.cache/minisgl/models/smollm2-135m-instruct").expanduser()  # `make model` puts it there
+
 
 def write(script: Path, result: dict[str, Any], packages: tuple[str, ...] = ("numpy",)) -> None:
     """Store `result` as results/NAME.json beside the script NAME.py."""
