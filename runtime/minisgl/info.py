@@ -41,6 +41,8 @@ class EngineFacts(Facts):
     tensor_parallel_size: int = Field(description="Ranks that share the model.")
     context_length: int = Field(description="Longest prompt plus answer, in tokens.")
     max_running_requests: int = Field(description="Requests computed at the same time.")
+    max_step_tokens: int = Field(default=0, description="Most tokens computed in one step.")
+    overlap: bool = Field(default=False, description="Whether the next step is decided while this one is computed.")
     cache_type: str = Field(description="Prefix cache in use.")
     cuda_graph_batch_sizes: list[int] = Field(default=[], description="Decode batch sizes captured in CUDA graphs.")
     weight_bytes: int = Field(description="Bytes of the weights on one rank.")
