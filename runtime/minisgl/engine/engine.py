@@ -5,8 +5,9 @@ Knows no requests and decides nothing; pages and rows are numbers to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ from minisgl.device import available_memory
 from minisgl.distributed.group import Group
 from minisgl.engine.batch import NOT_KNOWN, NOTHING, Batch, Sampled, Sampling
 from minisgl.engine.config import EngineConfig
-from minisgl.engine.memory import CacheSize, size_cache
+from minisgl.engine.memory import NO_ROOM_FOR_CACHE, NO_ROOM_FOR_WEIGHTS, CacheSize, is_out_of_memory, size_cache
 from minisgl.engine.sampler import sample
+from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts
 from minisgl.kvcache.pool import KVPool
 from minisgl.models import weights
 from minisgl.models.decoder import Decoder
+from minisgl.termination import Reason
 
 Result = Callable[[], Sampled]  # waits for a step; the other ranks' has no tokens
 Phase = Callable[[str, int | None, int | None], None]  # name of a start phase, bytes done, bytes in all
@@ -47,27 +50,29 @@ class Engine:
 
         with torch.inference_mode():
             phase("weights", 0, None)
-            self.model = Decoder(config.model, config.context_length, group, dtype, config.device)
-            if config.dummy_weights:
-                self.weight_bytes = weights.fill_randomly(self.model.slots())
-            else:
-                self.weight_bytes = weights.load(
-                    self.model.slots(), folder, lambda done, total: phase("weights", done, total)
-                )
-            self.weight_bytes += self.model.loaded()
+            with _out_of_memory_means(NO_ROOM_FOR_WEIGHTS):
+                self.model = Decoder(config.model, config.context_length, group, dtype, config.device)
+                if config.dummy_weights:
+                    self.weight_bytes = weights.fill_randomly(self.model.slots())
+                else:
+                    self.weight_bytes = weights.load(
+                        self.model.slots(), folder, lambda done, total: phase("weights", done, total)
+                    )
+                self.weight_bytes += self.model.loaded()
             phase("kv-cache", None, None)
             size = size_cache(config, free, self.weight_bytes)
             self.cache_size = CacheSize(group.minimum(size.pages, config.device), size.limited_by)
             self.context_length = min(config.context_length, self.cache_size.pages * config.page_size)
-            self.pool = KVPool(
-                num_layers=config.model.num_layers,
-                num_pages=self.cache_size.pages,
-                page_size=config.page_size,
-                num_kv_heads=self.model.num_kv_heads,
-                head_dim=config.model.head_dim,
-                dtype=dtype,
-                device=config.device,
-            )
+            with _out_of_memory_means(NO_ROOM_FOR_CACHE):
+                self.pool = KVPool(
+                    num_layers=config.model.num_layers,
+                    num_pages=self.cache_size.pages,
+                    page_size=config.page_size,
+                    num_kv_heads=self.model.num_kv_heads,
+                    head_dim=config.model.head_dim,
+                    dtype=dtype,
+                    device=config.device,
+                )
             self.attention = TorchAttention(self.pool, self.model.num_heads)
             self.last = torch.zeros(config.num_rows, dtype=torch.int64, device=config.device)  # sampled last, by row
         # A GPU computes while its launch has returned; on a CPU a thread of its own does the same.
@@ -152,6 +157,16 @@ class Engine:
 
     def _to_device(self, indices: NDArray[np.integer]) -> torch.Tensor:
         return torch.from_numpy(indices.astype(np.int64)).to(self.config.device)
+
+
+@contextmanager
+def _out_of_memory_means(sentence: str) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise StartError(Reason.OUT_OF_MEMORY, sentence) from error
+        raise
 
 
 def _free_memory(config: EngineConfig) -> int:

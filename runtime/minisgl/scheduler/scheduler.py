@@ -38,6 +38,8 @@ from minisgl.scheduler.rows import Index, Request, RowTable
 MOST_OVERTAKING = 64  # later requests that may be admitted before one that waits for pages
 MOST_LOOKED_AT = 8  # waiting requests that are tried in one step
 
+RUNNING, LENGTH = np.uint8(Finish.RUNNING), np.uint8(Finish.LENGTH)
+
 log = logging.getLogger(__name__)
 
 
@@ -73,7 +75,8 @@ class Scheduler:
         self._row_of: dict[int, int] = {}
         self._flights: deque[Batch] = deque()
         self._soiled: list[NDArray[np.int32]] = []  # pages that the next step has to scrub
-        self._eos = np.array(config.eos_token_ids, np.int32)
+        self._is_eos = np.zeros(config.vocab_size, bool)
+        self._is_eos[[token for token in config.eos_token_ids if token < config.vocab_size]] = True
         self._random = np.random.default_rng(seed)
         self._arrivals = self._steps = self._queried = self._hits = self._preemptions = 0
 
@@ -304,8 +307,8 @@ class Scheduler:
     def _take_in(self, who: Index, at: NDArray[np.int32], tokens: NDArray[np.int32], failed: NDArray[np.bool_]) -> None:
         """Report the new tokens of rows that have not ended, and end those that they end."""
         rows = self._rows
-        finish = np.where(at + 1 >= rows.max_len[who], Finish.LENGTH, Finish.RUNNING).astype(np.uint8)
-        finish[rows.stops_at_eos[who] & np.isin(tokens, self._eos)] = Finish.STOP
+        finish = np.where(at + 1 >= rows.max_len[who], LENGTH, RUNNING)
+        finish[rows.stops_at_eos[who] & self._is_eos[tokens]] = Finish.STOP
         for i in np.flatnonzero(rows.has_stop_ids[who]).tolist():
             if int(tokens[i]) in rows.of(int(who[i])).sampling.stop_token_ids:
                 finish[i] = Finish.STOP
@@ -314,7 +317,7 @@ class Scheduler:
             self._open(rows.of(row))
             rows.opened[row] = True
         self.results.add(rows.uid[who], np.where(failed, -1, tokens), finish)
-        for row in who[finish != Finish.RUNNING].tolist():
+        for row in who[finish != RUNNING].tolist():
             uid = self._retire(row).uid
             del self._known[uid]
             if rows.spoiled[row]:
