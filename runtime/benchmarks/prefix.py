@@ -43,7 +43,8 @@ def measure(folder: Path, dtype: str) -> list[dict[str, object]]:
     """One row per cache."""
 
     def start(cache: str) -> Driver:
-        return Driver(build_engine(LaunchArgs(model_path=str(folder), dtype=dtype, num_tokens=16384, cache_type=cache)))
+        args = {"model_path": str(folder), "dtype": dtype, "num_tokens": 16384, "cache_type": cache, "device": "cpu"}
+        return Driver(build_engine(LaunchArgs.model_validate(args)))
 
     drivers = {cache: start(cache) for cache in ("radix", "naive")}
     times: dict[str, list[list[float]]] = {cache: [] for cache in drivers}
