@@ -116,6 +116,8 @@ class Engine:
             tensor_parallel_size=config.tensor_parallel_size,
             context_length=self.context_length,
             max_running_requests=config.num_rows,
+            max_step_tokens=config.max_step_tokens,
+            overlap=config.overlap,
             cache_type=config.cache_type,
             weight_bytes=self.weight_bytes,
             kv_cache=CacheFacts(
