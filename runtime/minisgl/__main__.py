@@ -15,12 +15,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from minisgl.args import LaunchArgs
 
-HELP_MORE = """
-  --version             print the version and exit
-  --print-args          print the launch arguments as JSON, defaults filled in, and exit
-  --print-schema        print the JSON schema of the launch arguments (the CRD's spec.runtime) and exit
-"""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     from minisgl import __version__
@@ -30,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     words = list(sys.argv[1:] if argv is None else argv)
     if "-h" in words or "--help" in words:
-        return say(build_parser().format_help().replace("\nexamples:", f"{HELP_MORE}\nexamples:"))
+        return say(build_parser().format_help())
     if "--version" in words:
         return say(f"minisgl {__version__}\n")
     if "--print-schema" in words:
@@ -41,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return say(json.dumps(runtime_schema(), indent=2) + "\n")
     only_print = "--print-args" in words
     try:
-        args = parse_args([word for word in words if word != "--print-args"])
-        refuse_what_does_not_work_yet(args)
+        args = parse_args(words)
+        if not only_print:
+            refuse_what_does_not_work_yet(args)
     except UsageError as error:
         sys.stderr.write(f"minisgl: {error}\n")
         leave(Termination(reason=Reason.INVALID_ARGUMENTS, message=str(error)))

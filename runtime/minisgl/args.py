@@ -17,6 +17,10 @@ from pydantic.alias_generators import to_camel
 BACKEND = r"(auto|torch|fa|fa3|fi)"  # `fa3` is the older spelling of `fa`
 
 
+# A chat in a terminal is one request at a time, and log lines would run through its words.
+SHELL = {"cuda_graph_max_bs": 1, "max_running_requests": 1, "silent_output": True}
+
+
 @dataclass(frozen=True)
 class Flag:
     """How a field looks on the command line. `cli_only` fields are set by the operator, never in `spec.runtime`."""
@@ -24,12 +28,13 @@ class Flag:
     group: str
     help: str
     aliases: tuple[str, ...] = ()
+    unit: str = ""  # what stands behind the flag in `--help`; choices stand there by themselves
     cli_only: bool = False
 
 
-def flag(group: str, text: str, *aliases: str, cli_only: bool = False) -> Flag:
+def flag(group: str, text: str, *aliases: str, unit: str = "", cli_only: bool = False) -> Flag:
     """Describe one field; it reads as a sentence at the definition below."""
-    return Flag(group, text, aliases, cli_only)
+    return Flag(group, text, aliases, unit, cli_only)
 
 
 class LaunchArgs(BaseModel):
@@ -54,13 +59,14 @@ class LaunchArgs(BaseModel):
             "Model",
             "Local folder or Hugging Face repository id (org/name or org/name@revision) of the model.",
             "--model",
+            unit="MODEL",
             cli_only=True,
         ),
     ]
     served_model_name: Annotated[
         str | None,
         Field(min_length=1),
-        flag("Model", "Name clients ask for. Unset: the model path.", cli_only=True),
+        flag("Model", "Name clients ask for. Unset: the model path.", unit="NAME", cli_only=True),
     ] = None
     dtype: Annotated[
         Literal["auto", "float16", "bfloat16", "float32"],
@@ -81,14 +87,14 @@ class LaunchArgs(BaseModel):
     max_seq_len_override: Annotated[
         int | None,
         Field(ge=1, le=2**24),
-        flag("Model", "Longest prompt plus answer, in tokens. Unset: the model's own limit."),
+        flag("Model", "Longest prompt plus answer, in tokens. Unset: the model's own limit.", unit="TOKENS"),
     ] = None
 
     # Parallelism
     tensor_parallel_size: Annotated[
         int,
         Field(ge=1, le=64),
-        flag("Parallelism", "Devices (ranks) that share the model.", "--tp-size", "--tp"),
+        flag("Parallelism", "Devices (ranks) that share the model.", "--tp-size", "--tp", unit="RANKS"),
     ] = 1
     disable_pynccl: Annotated[
         bool,
@@ -99,22 +105,22 @@ class LaunchArgs(BaseModel):
     memory_ratio: Annotated[
         float,
         Field(ge=0.05, le=0.99),
-        flag("Memory", "Share of the device's free memory for weights and KV cache."),
+        flag("Memory", "Share of the device's free memory for weights and KV cache.", unit="SHARE"),
     ] = 0.9
     num_pages: Annotated[
         int | None,
         Field(ge=2, le=2**31 - 1),
-        flag("Memory", "Upper limit on the KV cache, in pages of --page-size tokens."),
+        flag("Memory", "Upper limit on the KV cache, in pages of --page-size tokens.", unit="PAGES"),
     ] = None
     num_tokens: Annotated[
         int | None,
         Field(ge=2, le=2**31 - 1),
-        flag("Memory", "Upper limit on the KV cache, in tokens. Not together with --num-pages."),
+        flag("Memory", "Upper limit on the KV cache, in tokens. Not together with --num-pages.", unit="TOKENS"),
     ] = None
     page_size: Annotated[
         int,
         Field(ge=1, le=256),
-        flag("Memory", "Tokens in one page of the KV cache."),
+        flag("Memory", "Tokens in one page of the KV cache.", unit="TOKENS"),
     ] = 16
     cache_type: Annotated[
         Literal["radix", "naive"],
@@ -125,12 +131,17 @@ class LaunchArgs(BaseModel):
     max_running_requests: Annotated[
         int,
         Field(ge=1, le=4096),
-        flag("Scheduling", "Requests that are computed at the same time."),
+        flag("Scheduling", "Requests that are computed at the same time.", unit="REQUESTS"),
     ] = 256
     max_prefill_length: Annotated[
         int,
         Field(ge=1, le=2**20),
-        flag("Scheduling", "Tokens computed in one step; longer prompts are cut into chunks.", "--max-extend-length"),
+        flag(
+            "Scheduling",
+            "Tokens computed in one step; longer prompts are cut into chunks.",
+            "--max-extend-length",
+            unit="TOKENS",
+        ),
     ] = 8192
     overlap: Annotated[
         Literal["auto", "on", "off"],
@@ -139,7 +150,7 @@ class LaunchArgs(BaseModel):
     max_queued_requests: Annotated[
         int,
         Field(ge=1, le=2**20),
-        flag("Scheduling", "Requests that may wait; one more is answered 503 with Retry-After."),
+        flag("Scheduling", "Requests that may wait; one more is answered 503 with Retry-After.", unit="REQUESTS"),
     ] = 1024
 
     # Kernels
@@ -150,24 +161,30 @@ class LaunchArgs(BaseModel):
             "Kernels",
             "One backend, or prefill,decode: fa (fa3) FlashAttention, fi FlashInfer, torch, auto.",
             "--attn",
+            unit="NAME[,NAME]",
         ),
     ] = "auto"
     cuda_graph_max_bs: Annotated[
         int | None,
         Field(ge=0, le=4096),
-        flag("Kernels", "Largest decode batch captured in a CUDA graph. 0: none. Unset: by free memory.", "--graph"),
+        flag(
+            "Kernels",
+            "Largest decode batch captured in a CUDA graph. 0: none. Unset: by free memory.",
+            "--graph",
+            unit="REQUESTS",
+        ),
     ] = None
 
     # Server
     host: Annotated[
         str,
         Field(min_length=1),
-        flag("Server", "Address to listen on; 0.0.0.0 for all.", cli_only=True),
+        flag("Server", "Address to listen on; 0.0.0.0 for all.", unit="ADDRESS", cli_only=True),
     ] = "127.0.0.1"
     port: Annotated[
         int,
         Field(ge=0, le=65535),
-        flag("Server", "Port to listen on. 0: a free one, printed at start.", cli_only=True),
+        flag("Server", "Port to listen on. 0: a free one, printed at start.", unit="PORT", cli_only=True),
     ] = 1919
     api_key_file: Annotated[
         str | None,
@@ -175,6 +192,7 @@ class LaunchArgs(BaseModel):
         flag(
             "Server",
             "File of keys, one per line; requests must bring one as Bearer token. Read again when it changes.",
+            unit="FILE",
             cli_only=True,
         ),
     ] = None
@@ -185,27 +203,32 @@ class LaunchArgs(BaseModel):
             "Server",
             "Tokenizer processes beside the detokenizer. 0: one process does both jobs.",
             "--tokenizer-count",
+            unit="PROCESSES",
         ),
     ] = 0
     max_body_bytes: Annotated[
         int,
         Field(ge=1024, le=2**30),
-        flag("Server", "Largest request body, in bytes; a larger one is answered 413."),
+        flag("Server", "Largest request body, in bytes; a larger one is answered 413.", unit="BYTES"),
     ] = 8 * 1024 * 1024
     drain_delay_seconds: Annotated[
         int,
         Field(ge=0, le=3600),
-        flag("Server", "After SIGTERM, seconds in which new requests are still accepted."),
+        flag("Server", "After SIGTERM, seconds in which new requests are still accepted.", unit="SECONDS"),
     ] = 0
     drain_timeout_seconds: Annotated[
         int,
         Field(ge=0, le=86400),
-        flag("Server", "After that, seconds that open requests have to finish."),
+        flag("Server", "After that, seconds that open requests have to finish.", unit="SECONDS"),
     ] = 30
     watchdog_timeout_seconds: Annotated[
         int,
         Field(ge=1, le=86400),
-        flag("Server", "A process that shows no life for so long hangs: its stacks are logged, the server ends."),
+        flag(
+            "Server",
+            "A process that shows no life for so long hangs: its stacks are logged, the server ends.",
+            unit="SECONDS",
+        ),
     ] = 60
     silent_output: Annotated[
         bool,
@@ -222,6 +245,18 @@ class LaunchArgs(BaseModel):
         if self.num_pages is not None and self.num_tokens is not None:
             raise ValueError("--num-pages and --num-tokens limit the same cache; give one of them")
         return self
+
+    @model_validator(mode="after")
+    def chat_with_real_weights(self) -> Self:
+        if self.shell_mode and self.dummy_weight:
+            raise ValueError(
+                "--shell-mode with --dummy-weight: a chat with random weights answers nonsense; leave one of them out"
+            )
+        return self
+
+    def resolved(self) -> Self:
+        """What holds in place of what was said: the shell forces its values, also over explicit ones."""
+        return self.model_copy(update=SHELL) if self.shell_mode else self
 
 
 # The same rules for the API server (CEL, over `spec.runtime`): a wrong pair is refused at `kubectl apply`.
