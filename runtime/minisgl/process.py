@@ -2,7 +2,8 @@
 
 Knows nothing of what the child does, and no torch. The three lines are drawn in runtime/README.md:
 standard input (one JSON line of `ChildConfig`, later orders; its end means that the supervisor is gone), a status
-pipe (one JSON line per `Status`), and a shared file with one monotonic time per child.
+pipe (one JSON line per `Status`), and a shared file with one monotonic time, and a count of messages that were
+dropped, per child.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from minisgl.termination import Reason
 
 HEARTBEATS = "heartbeats"  # the shared file's name in the ipc folder
 SLOT = struct.Struct("<d")  # aligned 8 bytes: written and read whole on every CPU we run on
+COUNT = struct.Struct("<q")  # the same
+SLOT_BYTES = SLOT.size + COUNT.size
+STACKS = "stacks-{}"  # files in the ipc folder, one per process
 PR_SET_PDEATHSIG = 1
 
 logger = logging.getLogger(__name__)
@@ -90,12 +94,15 @@ Status = Phase | Ready | Failed
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
-    """How the start goes, for /startupz: the slowest child's phase."""
+    """Where one child of a start is, for /startupz. `since` is in monotonic seconds, `rate` in units per second."""
 
     process: str
     phase: str
     done: int | None = None
     total: int | None = None
+    since: float = 0.0
+    rate: float | None = None
+    eta_seconds: float | None = None
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):
@@ -120,23 +127,33 @@ Order = Progress | Open | Drain | Break
 
 
 class Heartbeats:
-    """The shared file of monotonic seconds, one slot per child; the clock is the machine's, so all can compare."""
+    """The shared file: per child the monotonic seconds of its last beat (the clock is the machine's, so all can
+    compare) and how many messages or rows it has dropped. Each slot has one writer.
+    """
 
     def __init__(self, ipc: Path, slots: int) -> None:
         descriptor = os.open(ipc / HEARTBEATS, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.ftruncate(descriptor, slots * SLOT.size)
-            self._map = mmap.mmap(descriptor, slots * SLOT.size)
+            os.ftruncate(descriptor, slots * SLOT_BYTES)
+            self._map = mmap.mmap(descriptor, slots * SLOT_BYTES)
         finally:
             os.close(descriptor)
 
-    def beat(self, slot: int) -> None:
-        SLOT.pack_into(self._map, slot * SLOT.size, time.monotonic())
+    def beat(self, slot: int, at: float | None = None) -> None:
+        """Write a beat: now, or the earlier moment `at` up to which the child is known to have lived."""
+        SLOT.pack_into(self._map, slot * SLOT_BYTES, time.monotonic() if at is None else at)
 
     def age_seconds(self, slot: int) -> float:
         """Seconds since the last beat; a child that has not begun to beat counts from the machine's boot."""
-        beat: float = SLOT.unpack_from(self._map, slot * SLOT.size)[0]
+        beat: float = SLOT.unpack_from(self._map, slot * SLOT_BYTES)[0]
         return time.monotonic() - beat
+
+    def count_dropped(self, slot: int) -> None:
+        COUNT.pack_into(self._map, slot * SLOT_BYTES + SLOT.size, self.dropped(slot) + 1)
+
+    def dropped(self, slot: int) -> int:
+        count: int = COUNT.unpack_from(self._map, slot * SLOT_BYTES + SLOT.size)[0]
+        return count
 
 
 class Supervisor:
@@ -166,9 +183,16 @@ class Supervisor:
         self._say(Failed(reason, message))
         leave(EXIT_START_FAILED)
 
-    def beat(self) -> None:
-        """Say that the main loop goes round. Never call it from a helper thread: it would hide a hang."""
-        self.heartbeats.beat(self.config.heartbeat_slot)
+    def beat(self, at: float | None = None) -> None:
+        """Say that the main loop goes round; `at` is an earlier moment, where a second loop has not come so far.
+
+        Never call it from a helper thread: it would hide a hang.
+        """
+        self.heartbeats.beat(self.config.heartbeat_slot, at)
+
+    def count_dropped(self) -> None:
+        """Say that a message made no sense and was dropped; the front end tells it as a metric. From one thread."""
+        self.heartbeats.count_dropped(self.config.heartbeat_slot)
 
     def listen(self, on_order: Callable[[Order], None]) -> None:
         """Hear the supervisor's orders, also those that came before this call; runs in the watching thread."""
@@ -220,9 +244,11 @@ def run_child(main: Callable[[Supervisor], None]) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):  # from a terminal or a container; the supervisor decides
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1)  # the supervisor asks a hanging child for its stacks
     supervisor = attach()
     log.setup(supervisor.config.name)
+    # The supervisor asks for the stacks when a process hangs. Into files, because all write to one stderr at once.
+    stacks = (Path(supervisor.config.ipc) / STACKS.format(supervisor.config.name)).open("w")
+    faulthandler.register(signal.SIGUSR1, file=stacks)
     try:
         main(supervisor)
     except MiniSGLError as error:

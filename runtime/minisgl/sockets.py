@@ -7,13 +7,18 @@ The receiver binds, senders connect; order holds within one sender. Names in use
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
 import zmq
+
+from minisgl.errors import StartError
+from minisgl.termination import Reason
 
 HIGH_WATER = 10_000  # messages; a worker that far ahead of its reader waits, so that memory stays bounded
 RECONNECT_MS = 10  # a sender may start before its receiver has bound
@@ -26,16 +31,54 @@ def address(ipc: Path, name: str) -> str:
     return f"ipc://{ipc}/{name}"
 
 
-class Inbox(Generic[T]):
-    """The receiving end. `kind` is a message class or a union of them; anything else is dropped and counted."""
+def bind(receiver: zmq.Socket[bytes], ipc: Path, name: str) -> None:
+    """Bind, or StartError with one clear line.
 
-    def __init__(self, ipc: Path, name: str, kind: Any) -> None:
+    ZeroMQ removes a file in its way and takes the name over from its owner without a word, so we look first.
+    """
+    path = ipc / name
+    try:
+        if _has_listener(path):
+            raise OSError(errno.EADDRINUSE, "another process listens on it")
+        receiver.bind(address(ipc, name))
+    except (OSError, zmq.ZMQError) as error:
+        receiver.close(linger=0)
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(
+                Reason.ADDRESS_IN_USE,
+                f"the ipc address {path} is in use: another server, or one that is still ending, holds it "
+                f"(see: fuser {path}); end that process or remove {ipc}, then start again",
+            ) from error
+        raise StartError(
+            Reason.START_FAILED,
+            f"the ipc address {path} cannot be bound: {error}; TMPDIR must name a folder that this process may write",
+        ) from error
+
+
+def _has_listener(path: Path) -> bool:
+    """Whether somebody answers on this Unix socket; a file that was left behind refuses."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+class Inbox(Generic[T]):
+    """The receiving end. `kind` is a message class or a union of them; anything else is dropped and counted.
+
+    `on_drop` is called for each message that is dropped.
+    """
+
+    def __init__(self, ipc: Path, name: str, kind: Any, on_drop: Callable[[], None] = lambda: None) -> None:
         self.name = name
         self.dropped = 0
+        self._on_drop = on_drop
         self._decoder = msgspec.msgpack.Decoder(kind)
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
         self._socket.setsockopt(zmq.RCVHWM, HIGH_WATER)
-        self._socket.bind(address(ipc, name))
+        bind(self._socket, ipc, name)
 
     def get(self, timeout_seconds: float) -> T | None:
         """The next message, or None when none came in time (or the one that came made no sense)."""
@@ -57,12 +100,16 @@ class Inbox(Generic[T]):
     def listen(self, loop: asyncio.AbstractEventLoop, receive: Callable[[T], None]) -> None:
         """Call `receive` in the event loop for every message.
 
-        ZeroMQ's descriptor signals changes, not contents: each signal is answered by draining to the end.
+        ZeroMQ's descriptor signals changes, not contents: each signal is answered by draining to the end. A message
+        that `receive` cannot take is dropped too: the ones behind it belong to other requests.
         """
 
         def drain() -> None:
             for message in self.drain():
-                receive(message)
+                try:
+                    receive(message)
+                except Exception as error:
+                    self._drop(f"kind={type(message).__name__} error={error!r}")
 
         loop.add_reader(self._socket.fileno(), drain)
         loop.call_soon(drain)
@@ -74,10 +121,14 @@ class Inbox(Generic[T]):
         try:
             message: T = self._decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # the peer stays
-            self.dropped += 1
-            logger.warning("message dropped inbox=%s bytes=%d error=%s", self.name, len(data), error)
+            self._drop(f"bytes={len(data)} error={error}")
             return None
         return message
+
+    def _drop(self, what: str) -> None:
+        self.dropped += 1
+        logger.warning("message dropped inbox=%s %s total=%d", self.name, what, self.dropped)
+        self._on_drop()
 
 
 class Outbox:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minisgl.errors import StartError
 from minisgl.messages import TO_SCHEDULER, Abort, Generate, SamplingParams, Step, Tokenize
 from minisgl.messages import DecodeParams as Decode
 from minisgl.sockets import Inbox, Outbox, address
+from minisgl.termination import Reason
 
 
 @pytest.fixture
@@ -72,8 +75,60 @@ def test_a_broken_message_is_dropped_and_counted(
 def test_no_bytes_break_the_decoder(data: bytes) -> None:
     inbox: Inbox[Tokenize] = Inbox.__new__(Inbox)
     inbox.name, inbox.dropped, inbox._decoder = "fuzz", 0, msgspec.msgpack.Decoder(Tokenize)
+    inbox._on_drop = lambda: None
     assert inbox._decode(data) is None
     assert inbox.dropped == 1
+
+
+def test_an_address_that_somebody_holds_is_not_taken_over(inbox: Inbox[TO_SCHEDULER], tmp_path: Path) -> None:
+    with pytest.raises(StartError) as raised:
+        Inbox(tmp_path, "scheduler", TO_SCHEDULER)
+    assert raised.value.reason is Reason.ADDRESS_IN_USE
+    sentence = str(raised.value)
+    assert str(tmp_path / "scheduler") in sentence
+    assert "another server" in sentence
+    assert "\n" not in sentence
+
+
+def test_a_folder_in_the_addresss_place_is_in_use_too(tmp_path: Path) -> None:
+    (tmp_path / "scheduler").mkdir()
+    with pytest.raises(StartError, match="is in use") as raised:
+        Inbox(tmp_path, "scheduler", TO_SCHEDULER)
+    assert raised.value.reason is Reason.ADDRESS_IN_USE
+
+
+def test_what_a_dead_process_left_is_no_hindrance(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "scheduler"))
+    Inbox(tmp_path, "scheduler", TO_SCHEDULER).close()
+
+
+def test_an_address_that_cannot_be_bound_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="cannot be bound: No such file"):
+        Inbox(tmp_path / "nowhere", "scheduler", TO_SCHEDULER)
+
+
+def test_a_message_that_its_receiver_cannot_take_costs_no_other_message(tmp_path: Path) -> None:
+    async def hear() -> list[int]:
+        heard: list[int] = []
+        last = asyncio.Event()
+        inbox: Inbox[Abort] = Inbox(tmp_path, "front", Abort, lambda: heard.append(-1))
+        outbox = Outbox(tmp_path, "front")
+
+        def receive(message: Abort) -> None:
+            heard.append(10 // message.uid)
+            if message.uid == 2:
+                last.set()
+
+        for uid in (1, 0, 2):
+            outbox.put(Abort(uid))
+        inbox.listen(asyncio.get_running_loop(), receive)
+        await asyncio.wait_for(last.wait(), 5)
+        inbox.close()
+        outbox.close()
+        return heard
+
+    assert asyncio.run(hear()) == [10, -1, 5]
 
 
 def test_an_event_loop_hears_every_message(inbox: Inbox[TO_SCHEDULER], tmp_path: Path) -> None:

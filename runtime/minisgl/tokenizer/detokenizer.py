@@ -1,11 +1,14 @@
 """Steps of rows in, texts out: the table of open answers, keyed by uid.
 
 An answer opens with `Step.opened` and closes with the scheduler's terminal row, whatever was told to the front end
-before. Knows nothing of processes and sockets.
+before. What cannot be read ends the requests it belongs to, never this table. Knows nothing of processes and sockets.
 """
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +18,12 @@ from minisgl.tokenizer.decode import Decoder, TextStream
 from minisgl.tokenizer.stop import StopScanner
 
 NO_TOKEN = -1
+UNREADABLE = "a part of this answer was lost inside the server; send the request again"
+QUIET_SECONDS = 1.0  # between two log lines about what was dropped
+
+logger = logging.getLogger(__name__)
+
+Row = tuple[int, int, int]  # uid, token, finish
 
 
 @dataclass(slots=True)
@@ -34,30 +43,61 @@ class Answer:
 
 
 class Detokenizer:
-    """All open answers of one server."""
+    """All open answers of one server. `on_drop` is called for each row or step that makes no sense."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: Decoder, on_drop: Callable[[], None] = lambda: None) -> None:
+        self._decoder, self._on_drop = decoder, on_drop
         self._answers: dict[int, Answer] = {}
+        self.dropped = 0
+        self._logged_at = 0.0
 
     def __len__(self) -> int:
         return len(self._answers)
 
     def read(self, step: Step) -> Texts | None:
-        """What one step means in words; None when there is nothing to tell."""
+        """What one step means in words; None when there is nothing to tell. Never raises."""
         for opened in step.opened:
             self._open(opened)
-        items = []
-        rows = zip(
-            np.frombuffer(step.uids, "<i8").tolist(),
-            np.frombuffer(step.tokens, "<i4").tolist(),
-            np.frombuffer(step.finish, "u1").tolist(),
-            strict=True,
-        )
-        for uid, token, finish in rows:
-            if (text := self._row(uid, token, Finish(finish), step.errors.get(uid))) is not None:
-                items.append(text)
+        try:
+            items = [text for row in rows_of(step) if (text := self._read_row(row, step.errors)) is not None]
+        except ValueError as error:
+            items = self._lose(step, str(error))
         return Texts(tuple(items), step.stats) if items or step.stats else None
+
+    def _read_row(self, row: Row, errors: dict[int, str]) -> Text | None:
+        """One row's text; a row that cannot be decoded is the end of its own request only."""
+        uid, token, number = row
+        try:
+            finish = Finish(number)
+            if uid not in self._answers and not finish:  # of a request that has ended with an error here
+                self._drop(f"unknown uid={uid}")
+                return None
+            return self._row(uid, token, finish, errors.get(uid))
+        except Exception as error:  # a decoder may fail in any way
+            self._drop(f"row uid={uid} token={token} finish={number} error={error!r}")
+            return self._end(uid)
+
+    def _lose(self, step: Step, why: str) -> list[Text]:
+        """A step without readable rows: whoever may have had one cannot get a right answer any more."""
+        self._drop(f"step error={why}")
+        known = np.frombuffer(step.uids, "<i8").tolist() if len(step.uids) % 8 == 0 else list(self._answers)
+        return [text for uid in known if (text := self._end(uid)) is not None]
+
+    def _end(self, uid: int) -> Text | None:
+        """End one request with an error, unless its front end was told of its end before."""
+        answer = self._answers.pop(uid, None)
+        if answer is not None and answer.is_told:
+            return None
+        counts = (answer.num_tokens, answer.cached_tokens) if answer else (0, 0)
+        return Text(uid, "", *counts, Finish.ERROR, error=UNREADABLE)
+
+    def _drop(self, what: str) -> None:
+        self.dropped += 1
+        self._on_drop()
+        now = time.monotonic()
+        if now - self._logged_at >= QUIET_SECONDS:
+            self._logged_at = now
+            logger.warning("dropped %s total=%d", what, self.dropped)
 
     def _open(self, opened: Opened) -> None:
         params = opened.decode
@@ -94,3 +134,9 @@ class Detokenizer:
             if not answer.is_told:
                 text += answer.scanner.flush()
         return text
+
+
+def rows_of(step: Step) -> list[Row]:
+    """The step's rows; ValueError when its arrays do not fit together."""
+    uids, tokens = np.frombuffer(step.uids, "<i8").tolist(), np.frombuffer(step.tokens, "<i4").tolist()
+    return list(zip(uids, tokens, step.finish, strict=True))

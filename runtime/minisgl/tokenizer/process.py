@@ -21,8 +21,7 @@ from minisgl.tokenizer.detokenizer import Detokenizer
 from minisgl.tokenizer.encode import Encoder
 from minisgl.tokenizer.files import load_tokenizer
 
-TURN_SECONDS = 1.0  # an idle loop goes round, and beats, this often
-STUCK_SECONDS = 30.0  # the decoding thread is then taken for hung, and the heartbeat ends
+TURN_SECONDS = 0.25  # an idle loop goes round, and beats, this often; the shortest watchdog is a second
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ def main(supervisor: Supervisor) -> None:
     ipc = Path(config.ipc)
     if config.role == "tokenizer":
         encode_loop(supervisor, Encoder(folder, tokenizer), config.index)
-    decoding = DecodeLoop(Detokenizer(Decoder(tokenizer)), ipc)
+    decoding = DecodeLoop(supervisor, Decoder(tokenizer), ipc)
     if config.launch_args.num_tokenizer > 0:
         supervisor.ready()
         while True:
@@ -48,9 +47,9 @@ def main(supervisor: Supervisor) -> None:
 class DecodeLoop:
     """Steps in, texts out."""
 
-    def __init__(self, detokenizer: Detokenizer, ipc: Path) -> None:
-        self._detokenizer = detokenizer
-        self._inbox: Inbox[TO_DETOKENIZER] = Inbox(ipc, "detokenizer", TO_DETOKENIZER)
+    def __init__(self, supervisor: Supervisor, decoder: Decoder, ipc: Path) -> None:
+        self._detokenizer = Detokenizer(decoder, supervisor.count_dropped)
+        self._inbox: Inbox[TO_DETOKENIZER] = Inbox(ipc, "detokenizer", TO_DETOKENIZER, supervisor.count_dropped)
         self._outbox = Outbox(ipc, "frontend")
         self.turned_at = time.monotonic()
 
@@ -74,15 +73,14 @@ class DecodeLoop:
 def encode_loop(supervisor: Supervisor, encoder: Encoder, index: int, beside: DecodeLoop | None = None) -> None:
     """Answer `Tokenize` for ever. Beats for the decoding thread `beside` too, if there is one."""
     ipc = Path(supervisor.config.ipc)
-    inbox: Inbox[TO_TOKENIZER] = Inbox(ipc, f"tokenizer-{index}", TO_TOKENIZER)
+    inbox: Inbox[TO_TOKENIZER] = Inbox(ipc, f"tokenizer-{index}", TO_TOKENIZER, supervisor.count_dropped)
     outbox = Outbox(ipc, "frontend")
     supervisor.ready(vocabulary_size=encoder.vocabulary_size)
     while True:
         request = inbox.get(TURN_SECONDS)
         if request is not None:
             outbox.put(encoder.encode(request))
-        if beside is None or time.monotonic() - beside.turned_at < STUCK_SECONDS:
-            supervisor.beat()
+        supervisor.beat(None if beside is None else beside.turned_at)  # the older of the two loops
 
 
 if __name__ == "__main__":

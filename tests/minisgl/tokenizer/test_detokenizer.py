@@ -1,10 +1,14 @@
 """From rows to texts: what opens an answer, what ends it, and that nothing stays behind."""
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models
 
-from minisgl.messages import DecodeParams, Finish, Opened, Stats, Step, Text
+from minisgl.messages import DecodeParams, Finish, Opened, Stats, Step, Text, Texts
 from minisgl.tokenizer.decode import Decoder
-from minisgl.tokenizer.detokenizer import NO_TOKEN, Detokenizer
+from minisgl.tokenizer.detokenizer import NO_TOKEN, UNREADABLE, Detokenizer
 from support.words import EOS, byte_tokenizer
 
 Row = tuple[int, int, Finish]
@@ -108,3 +112,90 @@ def test_only_figures_pass_through() -> None:
     texts = detokenizer.read(Step(stats=Stats(running=2)))
     assert texts
     assert texts.stats == Stats(running=2)
+
+
+def metaspace_tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE({"a": 0, "▁": 1}, []))
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer
+
+
+class BrokenStream:
+    """A decoder that fails in an unforeseen way."""
+
+    def feed(self, token: int) -> str:
+        raise RuntimeError("no such state")
+
+    def flush(self) -> str:
+        return ""
+
+
+def opened(*uids: int) -> tuple[Opened, ...]:
+    return tuple(Opened(uid, 0, DecodeParams()) for uid in uids)
+
+
+def ends(texts: Texts | None) -> dict[int, Finish]:
+    return {text.uid: text.finish for text in texts.items} if texts else {}
+
+
+def test_an_answer_that_cannot_be_decoded_ends_alone() -> None:
+    detokenizer = Detokenizer(Decoder(byte_tokenizer()))
+    detokenizer.read(step((1, 65, Finish.RUNNING), (2, 65, Finish.RUNNING), opened=opened(1, 2)))
+    detokenizer._answers[1].stream = BrokenStream()
+    texts = detokenizer.read(step((1, 66, Finish.RUNNING), (2, 66, Finish.RUNNING)))
+    assert texts
+    assert texts.items == (Text(1, "", 2, 0, Finish.ERROR, error=UNREADABLE), Text(2, "B", 2, 0))
+    assert len(detokenizer) == 1
+    assert detokenizer.read(step((1, 67, Finish.RUNNING))) is None  # the scheduler goes on until it is told
+    assert detokenizer.dropped == 2
+
+
+def test_a_token_outside_the_vocabulary_ends_nobody_else() -> None:
+    for decoder in (byte_tokenizer(), metaspace_tokenizer()):
+        detokenizer = Detokenizer(Decoder(decoder))
+        texts = detokenizer.read(step((1, -7, Finish.RUNNING), (2, 2**31 - 1, Finish.RUNNING), opened=opened(1, 2)))
+        assert ends(texts) == {1: Finish.ERROR, 2: Finish.RUNNING}
+
+
+def test_a_finish_that_nobody_knows_is_an_error() -> None:
+    detokenizer = Detokenizer(Decoder(byte_tokenizer()))
+    texts = detokenizer.read(Step(b"\1" + bytes(7), bytes(4), b"\x63", opened(1)))
+    assert ends(texts) == {1: Finish.ERROR}
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [(16, 4, 2), (16, 8, 1), (16, 7, 2), (8, 8, 2)],
+    ids=["tokens short", "finish short", "half a token", "uids short"],
+)
+def test_a_step_whose_arrays_do_not_fit_ends_the_requests_that_it_names(arrays: tuple[int, int, int]) -> None:
+    drops = []
+    detokenizer = Detokenizer(Decoder(byte_tokenizer()), lambda: drops.append(1))
+    detokenizer.read(
+        step((1, 65, Finish.RUNNING), (2, 65, Finish.RUNNING), (3, 65, Finish.RUNNING), opened=opened(1, 2, 3))
+    )
+    uids, tokens, finish = arrays
+    texts = detokenizer.read(Step(np.array([1, 2], "<i8").tobytes()[:uids], bytes(tokens), bytes(finish)))
+    named = {1: Finish.ERROR, 2: Finish.ERROR} if uids == 16 else {1: Finish.ERROR}
+    assert ends(texts) == named
+    assert len(detokenizer) == 3 - len(named)
+    assert len(drops) == detokenizer.dropped == 1
+
+
+def test_a_step_whose_uids_cannot_be_read_ends_all() -> None:
+    detokenizer = Detokenizer(Decoder(byte_tokenizer()))
+    texts = detokenizer.read(Step(b"123", bytes(4), b"\0", opened(1, 2)))
+    assert ends(texts) == {1: Finish.ERROR, 2: Finish.ERROR}
+
+
+def test_an_answer_whose_stop_was_told_is_not_told_again() -> None:
+    reader = Reader(stop=("cd",))
+    reader.write("abcd", Finish.RUNNING)
+    assert reader.detokenizer.read(Step(np.array([1], "<i8").tobytes())) is None
+    assert len(reader.detokenizer) == 0
+
+
+@given(st.binary(max_size=40), st.binary(max_size=20), st.binary(max_size=5))
+def test_no_arrays_break_it(uids: bytes, tokens: bytes, finish: bytes) -> None:
+    detokenizer = Detokenizer(Decoder(byte_tokenizer()))
+    detokenizer.read(Step(uids, tokens, finish, opened(0, 1)))
