@@ -1,4 +1,4 @@
-"""What this machine gives one process: cores, memory, a device, and matrix instructions that do not crash.
+"""What this machine gives one process: memory, devices, and matrix instructions that do not crash.
 
 Call `prepare_cpu` before torch is imported (torch reads its environment once); this module imports torch only inside
 `resolve_device`. It knows nothing of models or launch arguments.
@@ -11,11 +11,13 @@ import logging
 import mmap
 import os
 import platform
+import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
 from minisgl.errors import StartError
 from minisgl.termination import Reason
+from minisgl.threads import available_cores, threads_per_rank
 
 log = logging.getLogger(__name__)
 
@@ -29,24 +31,6 @@ def prepare_cpu(ranks: int = 1, environ: MutableMapping[str, str] = os.environ) 
     if "ONEDNN_MAX_CPU_ISA" not in environ and amx_is_broken():
         environ["ONEDNN_MAX_CPU_ISA"] = AMX_CAP
         log.warning("AMX is advertised but has no tile palette (CPUID 0x1D is zero): oneDNN is capped at %s", AMX_CAP)
-
-
-def threads_per_rank(cores: int, ranks: int) -> int:
-    """Divide the cores, leaving one to the other processes of the server.
-
-    Too many threads are the worst mistake on a CPU: two threads on two contended cores were 4 to 10 times slower
-    than one, because each OpenMP barrier waits for a thread that is not scheduled.
-    """
-    return max(1, (cores - 1) // ranks)
-
-
-def available_cores(root: Path = Path("/")) -> int:
-    """Cores this process may use: its affinity, or the container's CPU quota where that is smaller."""
-    cores = len(os.sched_getaffinity(0))
-    match _read(root / "sys/fs/cgroup/cpu.max").split():
-        case [quota, period] if quota.isdigit() and period.isdigit():
-            return max(1, min(cores, int(quota) // int(period)))
-    return cores
 
 
 def available_memory(root: Path = Path("/")) -> int:
@@ -105,6 +89,26 @@ def resolve_device(wanted: str) -> str:
             "--device cuda: no NVIDIA GPU is visible to this process; give the pod a GPU or use --device cpu",
         )
     return "cpu"
+
+
+def check_devices(device: str, ranks: int, visible: int) -> None:
+    """Refuse more ranks than there are GPUs, before any rank loads or waits for one that cannot come."""
+    if device == "cuda" and ranks > visible:
+        raise StartError(
+            Reason.DEVICE_UNAVAILABLE,
+            f"--tensor-parallel-size {ranks} needs {ranks} GPUs, but {visible} "
+            f"{'is' if visible == 1 else 'are'} visible to this process; use --tp {max(1, visible)}, or give the pod "
+            f"{ranks} GPUs (CUDA_VISIBLE_DEVICES limits what is visible)",
+        )
+
+
+def num_devices(device: str) -> int:
+    """How many devices of this kind a server may spread over; CPUs share the machine, so there are always enough."""
+    if device != "cuda":
+        return sys.maxsize
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _read(path: Path) -> str:

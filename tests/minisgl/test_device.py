@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from minisgl import device
+from minisgl.errors import StartError
+from minisgl.termination import Reason
 
 
 def files(root: Path, contents: dict[str, str]) -> Path:
@@ -40,15 +42,22 @@ def test_memory_is_the_machines_or_the_containers(contents: dict[str, str], expe
     assert device.available_memory(files(tmp_path, contents)) == expected
 
 
-@pytest.mark.parametrize(("quota", "expected"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None)])
-def test_cores_are_limited_by_the_containers_quota(quota: str, expected: int | None, tmp_path: Path) -> None:
-    cores = device.available_cores(files(tmp_path, {"sys/fs/cgroup/cpu.max": quota}))
-    assert cores == (expected or device.available_cores(tmp_path))
+@pytest.mark.parametrize(("device_name", "ranks", "visible"), [("cuda", 2, 2), ("cuda", 1, 8), ("cpu", 64, 0)])
+def test_ranks_that_have_a_device_each_may_join(device_name: str, ranks: int, visible: int) -> None:
+    device.check_devices(device_name, ranks, visible)
 
 
-@pytest.mark.parametrize(("cores", "ranks", "threads"), [(1, 1, 1), (2, 1, 1), (16, 1, 15), (16, 4, 3), (2, 4, 1)])
-def test_one_core_is_left_to_others(cores: int, ranks: int, threads: int) -> None:
-    assert device.threads_per_rank(cores, ranks) == threads
+@pytest.mark.parametrize(("visible", "words"), [(1, "1 is visible"), (2, "2 are visible")])
+def test_more_ranks_than_gpus_are_refused_with_both_numbers(visible: int, words: str) -> None:
+    with pytest.raises(StartError) as raised:
+        device.check_devices("cuda", 4, visible)
+    assert raised.value.reason is Reason.DEVICE_UNAVAILABLE
+    for part in ("needs 4 GPUs", words, f"--tp {visible}"):
+        assert part in str(raised.value)
+
+
+def test_a_cpu_has_room_for_any_number_of_ranks() -> None:
+    assert device.num_devices("cpu") > 64
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from minisgl.device import check_devices, num_devices
+from minisgl.errors import StartError
+from minisgl.termination import Reason
+
 TIMEOUT = timedelta(seconds=120)  # a rank that is that late is dead or stopped; the supervisor is faster
 
 
@@ -22,16 +26,28 @@ class Group:
 
     @classmethod
     def join(cls, rank: int, size: int, device: str, folder: Path) -> Group:
-        """Meet the other ranks in `folder`; returns when all are there."""
+        """Meet the other ranks in `folder`; returns when all are there and can talk. StartError says what failed."""
+        check_devices(device, size, num_devices(device))
         if size > 1:
-            dist.init_process_group(
-                "nccl" if device == "cuda" else "gloo",
-                init_method=f"file://{(folder / 'rendezvous').absolute()}",
-                rank=rank,
-                world_size=size,
-                timeout=TIMEOUT,
-            )
+            backend = "nccl" if device == "cuda" else "gloo"
+            try:
+                dist.init_process_group(
+                    backend,
+                    init_method=f"file://{(folder / 'rendezvous').absolute()}",
+                    rank=rank,
+                    world_size=size,
+                    timeout=TIMEOUT,
+                )
+                if device == "cuda":  # NCCL connects at its first collective: better here than in the first step
+                    dist.all_reduce(torch.zeros(1, device=f"cuda:{rank}"))
+            except (RuntimeError, ValueError) as error:
+                raise StartError(Reason.START_FAILED, trouble(backend, rank, size, error)) from error
         return cls(rank, size)
+
+    def leave(self) -> None:
+        """The end of the group in a process that lives on."""
+        if self.size > 1:
+            dist.destroy_process_group()
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
         """Add `x` over the ranks, in place, and return it."""
@@ -60,3 +76,15 @@ class Group:
         tensor = torch.tensor([value], dtype=torch.int64, device=device)
         dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
         return int(tensor.item())
+
+
+def trouble(backend: str, rank: int, size: int, error: Exception) -> str:
+    """One line for ranks that could not meet: what failed, and what to try."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    sentence = f"rank {rank} of {size} could not join the others over {backend}: {first}"
+    if backend != "nccl":
+        return f"{sentence}; see the other ranks' lines above"
+    return (
+        f"{sentence}; set NCCL_DEBUG=INFO to see why, and try --disable-pynccl; "
+        "a small /dev/shm or GPUs without peer access are the usual causes (NCCL_P2P_DISABLE=1 tells)"
+    )

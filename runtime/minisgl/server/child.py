@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from minisgl.process import ChildConfig, Failed, Order, Phase, Ready, Role, Status
+from minisgl.threads import settings_of
 
 MODULES: Mapping[Role, str] = {
     "scheduler": "minisgl.scheduler.process",
@@ -35,7 +36,11 @@ class Child:
         self._unread = b""
         passed = [writing] if config.listen_fd is None else [writing, config.listen_fd]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module], stdin=subprocess.PIPE, pass_fds=passed, process_group=0
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            pass_fds=passed,
+            process_group=0,
+            env={**os.environ, **settings_of(config.role, config.launch_args.tensor_parallel_size)},
         )
         os.close(writing)
         self._tell(msgspec.json.encode(config))
@@ -86,8 +91,9 @@ class Child:
             self.process.stdin.close()
 
     def dump_stacks(self) -> None:
-        """Ask a hanging child for the stacks of its threads, on stderr."""
+        """Ask the child for the stacks of its threads; one that was stopped has to go on for it."""
         self.process.send_signal(signal.SIGUSR1)
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

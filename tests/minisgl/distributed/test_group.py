@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
+from minisgl.distributed import group as group_module
 from minisgl.distributed.group import Group
+from minisgl.errors import StartError
 
 pytestmark = pytest.mark.cpu
 
@@ -38,3 +41,24 @@ def test_two_ranks_meet_over_a_file_and_agree(tmp_path: Path) -> None:
     ]
     said = [process.communicate(timeout=60)[0].splitlines()[-1] for process in ranks]
     assert said == ["[2.0, 1.0] [[0.0, 1.0], [0.0, 1.0]] 5", "[2.0, 1.0] None 5"]
+
+
+def test_a_rank_that_nccl_refuses_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise dist.DistBackendError("NCCL error: unhandled system error\nncclSystemError: open of /dev/shm failed")
+
+    monkeypatch.setattr(dist, "init_process_group", refuse)
+    monkeypatch.setattr(group_module, "num_devices", lambda device: 2)
+    with pytest.raises(StartError) as raised:
+        Group.join(1, 2, "cuda", tmp_path)
+    sentence = str(raised.value)
+    for part in ("rank 1 of 2", "nccl", "unhandled system error", "NCCL_DEBUG=INFO", "--disable-pynccl"):
+        assert part in sentence
+    assert "\n" not in sentence
+
+
+def test_more_ranks_than_gpus_are_refused_before_anybody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_module, "num_devices", lambda device: 2)
+    with pytest.raises(StartError, match="needs 4 GPUs, but 2 are visible"):
+        Group.join(0, 4, "cuda", tmp_path)
+    assert not list(tmp_path.iterdir())
