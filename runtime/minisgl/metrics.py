@@ -69,7 +69,11 @@ DECLARED = {
         Metric("minisgl_scheduler_steps_total", "counter", "Forward steps of the engine."),
         Metric("minisgl_preemptions_total", "counter", "Running requests sent back to the queue for lack of cache."),
         Metric("minisgl_process_up", "gauge", "1 while the process's heartbeat is fresh.", ("process",)),
+        Metric("minisgl_dropped_messages_total", "counter", "Internal messages that made no sense.", ("process",)),
         Metric("minisgl_startup_seconds", "gauge", "From process start to the end of a start phase.", ("phase",)),
+        Metric("minisgl_weights_bytes", "gauge", "Weights of this rank; 0 until it begins to load.", ("process",)),
+        Metric("minisgl_weights_loaded_bytes", "gauge", "Of these, bytes already loaded.", ("process",)),
+        Metric("minisgl_weights_eta_seconds", "gauge", "To the end of loading, by its pace so far.", ("process",)),
         Metric("minisgl_build_info", "gauge", "Always 1; the version is a label.", ("version",)),
     )
 }
@@ -133,6 +137,12 @@ class Metrics:
         for counter, field in self._totals:
             counter.inc(max(0, getattr(stats, field) - getattr(self._stats, field)))
         self._stats = stats
+
+    def take_load(self, process: str, done: int | None, total: int | None, eta_seconds: float | None) -> None:
+        """How far a rank's weights are."""
+        self.gauge("minisgl_weights_loaded_bytes", process).set(done or 0)
+        self.gauge("minisgl_weights_bytes", process).set(total or 0)
+        self.gauge("minisgl_weights_eta_seconds", process).set(eta_seconds or 0)
 
     def _make(self, metric: Metric) -> MetricWrapperBase:
         labels = ("model_name", *metric.labels)

@@ -46,7 +46,7 @@ def json_answer(content: Any, status: int = 200, headers: dict[str, str] | None 
 def of_validation(error: ValidationError) -> RequestError:
     """The first thing that is wrong, named by its JSON path and value."""
     detail = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in detail["loc"] if not _is_branch(part))
+    path = ".".join(str(part)[:60] for part in detail["loc"] if not _is_branch(part))  # a key may be a client's text
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     value = detail["input"]
     shown = f" (got {_short(value)})" if detail["type"] != "missing" else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from minisgl import __version__
 from minisgl.args import LaunchArgs
 from minisgl.errors import BackendDied, Overloaded, RequestError
@@ -62,6 +64,15 @@ class Front:
                 status=404,
                 code="model_not_found",
                 param="model",
+            )
+
+    def check_tokens(self, ids: Iterable[int], param: str) -> None:
+        """A client that names tokens itself may name one that the model does not have."""
+        if (largest := max(ids, default=-1)) >= self.vocabulary_size:
+            raise RequestError(
+                f"{param}: the token id {largest} is outside the vocabulary of {self.vocabulary_size}",
+                code="invalid_value",
+                param=param,
             )
 
     def answer_len(self, prompt_len: int, wanted: int | None, default: int | None, param: str) -> int:

@@ -19,7 +19,7 @@ from minisgl import __version__
 from minisgl.errors import StartError
 from minisgl.messages import TO_FRONTEND, DecodeParams, SamplingParams, Tokenize
 from minisgl.metrics import Metrics
-from minisgl.process import Break, Drain, Open, Order, Phase, Progress, Supervisor, run_child
+from minisgl.process import Break, Drain, Open, Order, Progress, Supervisor, run_child
 from minisgl.server.app import build_app
 from minisgl.server.connection import Connection
 from minisgl.server.front import Front
@@ -28,7 +28,7 @@ from minisgl.server.requests import RequestTable
 from minisgl.sockets import Inbox, Outbox
 from minisgl.termination import Reason
 
-BEAT_SECONDS = 1.0
+BEAT_SECONDS = 0.25  # the shortest watchdog is a second
 WARM_UP_SECONDS = 600.0  # the first forward step of a large model compiles kernels
 CLOSE_SECONDS = 1  # what connections get to send their last bytes when the server ends
 
@@ -51,10 +51,13 @@ class Frontend:
         self._supervisor, self._args = supervisor, config.launch_args
         ipc = Path(config.ipc)
         args = self._args
-        metrics = Metrics(args.served_model_name or args.model_path)
+        self._metrics = metrics = Metrics(args.served_model_name or args.model_path)
         metrics.gauge("minisgl_build_info", __version__).set(1)
         for name in config.heartbeat_names:
             metrics.gauge("minisgl_process_up", name)
+            if name.startswith("scheduler"):
+                metrics.take_load(name, 0, 0, None)
+        self._dropped = [metrics.counter("minisgl_dropped_messages_total", name) for name in config.heartbeat_names]
         scheduler = Outbox(ipc, "scheduler", unbounded=True)
         tokenizers = itertools.cycle(
             [Outbox(ipc, f"tokenizer-{index}", unbounded=True) for index in range(max(1, args.num_tokenizer))]
@@ -65,9 +68,9 @@ class Frontend:
             lambda message: next(tokenizers).put(message),
             scheduler.put,
         )
-        health = Health(supervisor.heartbeats, config.heartbeat_names)
+        health = Health(supervisor.heartbeats, config.heartbeat_names, args.watchdog_timeout_seconds)
         self._front = Front(args, health, metrics, table, created=int(time.time()))
-        self._inbox: Inbox[TO_FRONTEND] = Inbox(ipc, "frontend", TO_FRONTEND)
+        self._inbox: Inbox[TO_FRONTEND] = Inbox(ipc, "frontend", TO_FRONTEND, supervisor.count_dropped)
         self._server = Server(
             uvicorn.Config(
                 build_app(self._front),
@@ -116,7 +119,9 @@ class Frontend:
     def _obey(self, order: Order) -> None:
         match order:
             case Progress():
-                self._front.health.enter(order.process, Phase(order.phase, order.done, order.total))
+                self._front.health.enter(order)
+                if order.phase == "weights":
+                    self._metrics.take_load(order.process, order.done, order.total, order.eta_seconds)
             case Open():
                 self._start(self._open(order))
             case Drain():
@@ -177,8 +182,14 @@ class Frontend:
         self._server.should_exit = True
 
     async def _beat(self) -> None:
+        """Beat, and tell as a metric what all processes have dropped so far."""
+        told = [0] * len(self._dropped)
         while True:
             self._supervisor.beat()
+            for slot, counter in enumerate(self._dropped):
+                dropped = self._supervisor.heartbeats.dropped(slot)
+                counter.inc(dropped - told[slot])
+                told[slot] = dropped
             await asyncio.sleep(BEAT_SECONDS)
 
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from minisgl.errors import MiniSGLError, RequestError
+from minisgl.errors import MiniSGLError
 from minisgl.messages import Tokenize
 from minisgl.server import faults
 from minisgl.server.body import read_json
@@ -33,6 +33,7 @@ async def chat_completions(request: Request) -> Response:
     front.check_open()
     body = read(ChatRequest, await read_json(request, front.args.max_body_bytes))
     front.check_model(body.model)
+    front.check_tokens(body.logit_bias or (), "logit_bias")
     words = Tokenize(
         0,
         messages=[message.for_template() for message in body.messages],
@@ -52,12 +53,9 @@ async def completions(request: Request) -> Response:
     body = read(CompletionRequest, await read_json(request, front.args.max_body_bytes))
     front.check_model(body.model)
     given = body.only_prompt
-    if isinstance(given, list) and given and max(given) >= front.vocabulary_size:
-        raise RequestError(
-            f"prompt: the token id {max(given)} is outside the vocabulary of {front.vocabulary_size}",
-            code="invalid_value",
-            param="prompt",
-        )
+    if isinstance(given, list):
+        front.check_tokens(given, "prompt")
+    front.check_tokens(body.logit_bias or (), "logit_bias")
 
     async def prompt(ticket: Ticket) -> NDArray[np.int32]:
         if isinstance(given, str):
@@ -89,7 +87,8 @@ class Generation(Response):
     async def _work(self, ticket: Ticket, scope: Scope, receive: Receive, send: Send) -> None:
         ids = await self._prompt(ticket)
         max_tokens = self._front.answer_len(len(ids), self._body.token_limit, self._default_len, self._param)
-        self._front.table.generate(ticket, ids, self._body.sampling(max_tokens), self._body.decode())
+        sampling, priority = self._body.sampling(max_tokens), self._body.priority or 0
+        self._front.table.generate(ticket, ids, sampling, self._body.decode(), priority)
         if self._body.stream:
             await self._stream(ticket, EventStream(scope, send))
         else:

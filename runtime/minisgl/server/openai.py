@@ -18,8 +18,13 @@ INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
 MOST_STOPS = 16
 LONGEST_STOP = 1024  # characters; every new piece of text is searched for each
 
+MOST_BIASES = 300  # as OpenAI; each is carried to every rank's step
+HIGHEST_PRIORITY = 1000
+
 StopString = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
+BiasedId = Annotated[int, Field(ge=0, le=INT32_MAX, strict=False)]  # JSON's keys are texts
+Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 # Field -> the values that mean "not used". None is always one of them.
 NOT_SERVED: dict[str, tuple[Any, ...]] = {
@@ -30,11 +35,7 @@ NOT_SERVED: dict[str, tuple[Any, ...]] = {
     "prompt_logprobs": (),
     "echo": (False,),
     "suffix": ("",),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "repetition_penalty": (1,),
     "min_tokens": (0,),
-    "logit_bias": ({},),
     "response_format": ({"type": "text"},),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -74,6 +75,13 @@ class Sampling(Body):
     top_k: Annotated[int, Field(ge=-1, le=INT32_MAX)] | None = None  # -1 and 0: off
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-INT64_MAX - 1, le=INT64_MAX)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=2)] | None = None  # a logit divided by less may overflow
+    logit_bias: (
+        Annotated[dict[BiasedId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MOST_BIASES)] | None
+    ) = None
+    priority: Annotated[int, Field(ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)] | None = None  # the higher runs first
     stop: StopString | Annotated[list[StopString], Field(max_length=MOST_STOPS)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=128)] | None = None
     ignore_eos: bool | None = None
@@ -96,6 +104,10 @@ class Sampling(Body):
             seed=self.seed,
             ignore_eos=bool(self.ignore_eos),
             stop_token_ids=tuple(self.stop_token_ids or ()),
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
+            logit_bias=dict(self.logit_bias or {}),
         )
 
     def decode(self) -> DecodeParams:

@@ -135,11 +135,18 @@ class RequestTable:
         self._send_to_tokenizer(msgspec.structs.replace(request, uid=ticket.uid))
         return np.frombuffer(await ticket.ids(), "<i4")
 
-    def generate(self, ticket: Ticket, ids: NDArray[np.int32], sampling: SamplingParams, decode: DecodeParams) -> None:
+    def generate(
+        self,
+        ticket: Ticket,
+        ids: NDArray[np.int32],
+        sampling: SamplingParams,
+        decode: DecodeParams,
+        priority: int = 0,
+    ) -> None:
         """Hand the request to the scheduler; its texts come through `ticket.next_text()`."""
         ticket.state = State.GENERATING
         ticket.prompt_len = len(ids)
-        self._send_to_scheduler(Generate(ticket.uid, ids.astype("<i4").tobytes(), sampling, decode))
+        self._send_to_scheduler(Generate(ticket.uid, ids.astype("<i4").tobytes(), sampling, decode, priority))
 
     def receive(self, message: Tokenized | Texts) -> None:
         """An answer of the words floor."""

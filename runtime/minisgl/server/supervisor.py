@@ -11,21 +11,21 @@ from __future__ import annotations
 import logging
 import os
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from minisgl.args import LaunchArgs
 from minisgl.errors import BackendDied, StartError
-from minisgl.process import Break, ChildConfig, Drain, Heartbeats, Open, Phase, Progress, Role
+from minisgl.process import STACKS, Break, ChildConfig, Drain, Heartbeats, Open, Phase, Role
 from minisgl.server.child import MODULES, Child
 from minisgl.server.progress import StartLog
 from minisgl.server.signals import Wakeups, reap_orphans
 
 TICK_SECONDS = 1.0  # the watchdog's round; everything else wakes at once
-HEARTBEAT_SECONDS = 60.0  # a running child that did not go round for so long hangs
 FAREWELL_SECONDS = 1.5  # what the front end gets to send errors after a child's death
 HARD_END_SECONDS = 5.0  # beyond the drain times, before everything is killed
-STACK_SECONDS = 1.0  # what a hanging child gets to write its stacks
+STACK_SECONDS = 1.0  # what the children get to write their stacks
 
 logger = logging.getLogger(__name__)
 
@@ -77,10 +77,11 @@ class Tree:
         for child in self._children:
             self._hear(child)
         self._open_when_all_are_ready()
+        self._log.tell_the_late()
         stops = wakeups.num_stop_signals
         if stops and self._drain_deadline is None:
             if not self._running:
-                logger.info("stop during start")
+                logger.info("stop during start; not ready: %s", self._log.unready())
                 return True
             logger.info("drain")
             delays = self._args.drain_delay_seconds + self._args.drain_timeout_seconds
@@ -106,11 +107,9 @@ class Tree:
 
     def _hear(self, child: Child) -> None:
         was_ready = child.ready is not None
-        for status in child.statuses():
-            if isinstance(status, Phase):
-                self._log.enter(child.name, status)
-                if child is not self._front:
-                    self._front.order(Progress(child.name, status.name, status.done, status.total))
+        progress = [self._log.enter(child.name, status) for status in child.statuses() if isinstance(status, Phase)]
+        if progress and child is not self._front:
+            self._front.order(progress[-1])
         if child.ready is not None and not was_ready:
             self._log.leave(child.name)
 
@@ -139,7 +138,7 @@ class Tree:
         child = next((child for child in self._children if child.failed), dead[0])
         if child.failed and not self._running:
             raise StartError(child.failed.reason, f"{child.name}: {child.failed.message}")
-        where = "while serving" if self._running else f"in start phase {child.phase.name}"
+        where = "while serving" if self._running else self._log.where(child.name)
         why = f": {child.failed.message}" if child.failed else ""
         hint = "; a memory limit may have been reached" if child.process.returncode == -9 else ""
         raise self._died(f"{child.name} {child.end} {where}{why}{hint}")
@@ -153,10 +152,21 @@ class Tree:
         if not self._running:
             return
         for child in self._children:
-            if (age := self._heartbeats.age_seconds(child.config.heartbeat_slot)) > HEARTBEAT_SECONDS:
-                child.dump_stacks()
-                time.sleep(STACK_SECONDS)
-                raise self._died(f"{child.name} hangs: no heartbeat for {age:.0f} s")
+            age = self._heartbeats.age_seconds(child.config.heartbeat_slot)
+            if age > self._args.watchdog_timeout_seconds:
+                self._log_stacks()
+                raise self._died(f"{child.name} hangs: no heartbeat for {age:.0f} s while serving")
+
+    def _log_stacks(self) -> None:
+        """The stacks of all processes: one that hangs may wait for another."""
+        for child in self._children:
+            child.dump_stacks()
+        time.sleep(STACK_SECONDS)
+        for child in self._children:
+            file = Path(child.config.ipc) / STACKS.format(child.name)
+            stacks = file.read_text(errors="replace") if file.exists() else ""
+            logger.error("stacks process=%s\n%s", child.name, stacks or "none: it does not answer")
+        logger.error("stacks process=main\n%s", "".join(traceback.format_stack()))
 
     def _died(self, sentence: str) -> BackendDied:
         """Let the front end tell its clients, then be gone."""
