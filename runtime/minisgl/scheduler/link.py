@@ -34,6 +34,10 @@ class ToRanks:
             for outbox in self._outboxes:
                 outbox.put(message)
 
+    def close(self) -> None:
+        for outbox in self._outboxes:
+            outbox.close()
+
 
 class FromFirst:
     """Another rank's end."""

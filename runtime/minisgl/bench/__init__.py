@@ -1,0 +1,1 @@
+"""Benchmarks of the engine itself, without HTTP: `python -m minisgl.bench offline` and `… latency`."""
