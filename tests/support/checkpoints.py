@@ -1,15 +1,39 @@
-"""Tiny random checkpoints in Hugging Face's layout, with the transformers model that they were saved from as oracle."""
+"""Tiny random checkpoints in Hugging Face's layout, with the transformers model that they were saved from as oracle.
 
+A model's name is its family and options: "llama", "qwen3_moe+tied", "mistral+tied+yarn".
+"""
+
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-FAMILIES: dict[str, dict[str, Any]] = {
+CLASSES = {
+    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+    "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
+    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
+    "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
+    "qwen3_moe": (transformers.Qwen3MoeConfig, transformers.Qwen3MoeForCausalLM),
+}
+SETTINGS: dict[str, dict[str, Any]] = {
     "llama": {},
-    "llama-tied": {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
-    "llama3-rope": {
+    "mistral": {"head_dim": 24, "sliding_window": None},
+    "qwen2": {},
+    "qwen3": {"head_dim": 32},
+    "qwen3_moe": {
+        "head_dim": 32,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "norm_topk_prob": True,
+    },
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "tied": {"tie_word_embeddings": True},
+    "biased": {"attention_bias": True, "mlp_bias": True},
+    "llama3": {
         "rope_parameters": {
             "rope_type": "llama3",
             "rope_theta": 500000.0,
@@ -19,19 +43,25 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "original_max_position_embeddings": 64,
         }
     },
-    "qwen2": {"tie_word_embeddings": True},
-    "qwen3": {"head_dim": 32},
+    "yarn": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+            "beta_fast": 8.0,
+        }
+    },
 }
-CLASSES = {
-    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
-    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
-    "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
-}
+# Each family once, and each option once; then every family with tied and untied embeddings and all kinds of positions.
+FAMILIES = ("llama", "llama+biased+llama3", "mistral", "qwen2+tied", "qwen3+yarn", "qwen3_moe")
+VARIANTS = tuple("".join(parts) for parts in product(CLASSES, ("", "+tied"), ("", "+llama3", "+yarn")))
 
 
-def save_tiny(folder: Path, family: str = "llama", **changes: Any) -> Any:
+def save_tiny(folder: Path, name: str = "llama", **changes: Any) -> Any:
     """Write a two-layer model with 4 heads over 2 KV heads and 97 tokens to `folder`; returns the oracle."""
-    config_class, model_class = CLASSES["llama" if family.startswith("llama") else family]
+    family, *options = name.split("+")
+    config_class, model_class = CLASSES[family]
     settings: dict[str, Any] = {
         "vocab_size": 97,
         "hidden_size": 64,
@@ -43,8 +73,10 @@ def save_tiny(folder: Path, family: str = "llama", **changes: Any) -> Any:
         "eos_token_id": 96,
         "tie_word_embeddings": False,
     }
+    for more in (SETTINGS[family], *(OPTIONS[option] for option in options), changes):
+        settings |= more
     torch.manual_seed(0)
-    model = model_class(config_class(**(settings | FAMILIES[family] | changes))).eval()
+    model = model_class(config_class(**settings)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             # Biases and norms start as zeros and ones, where a mistake would not show; weights start so small that

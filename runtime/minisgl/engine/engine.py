@@ -24,8 +24,7 @@ from minisgl.engine.sampler import sample
 from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts
 from minisgl.kvcache.pool import KVPool
-from minisgl.models import weights
-from minisgl.models.decoder import Decoder
+from minisgl.models import registry, weights
 from minisgl.termination import Reason
 
 Result = Callable[[], Sampled]  # waits for a step; the other ranks' has no tokens
@@ -51,7 +50,8 @@ class Engine:
         with torch.inference_mode():
             phase("weights", 0, None)
             with _out_of_memory_means(NO_ROOM_FOR_WEIGHTS):
-                self.model = Decoder(config.model, config.context_length, group, dtype, config.device)
+                model_class = registry.find(config.model.architecture)
+                self.model = model_class(config.model, config.context_length, group, dtype, config.device)
                 if config.dummy_weights:
                     self.weight_bytes = weights.fill_randomly(self.model.slots())
                 else:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from minisgl.distributed.group import Group
-from minisgl.layers.weight import Matrix, Slot, Weighted
+from minisgl.layers.weight import Matrix, Place, Slot, Weighted
 
 
 class Vocabulary(Weighted):
@@ -20,22 +19,14 @@ class Vocabulary(Weighted):
     """
 
     def __init__(
-        self,
-        name: str,
-        vocab_size: int,
-        hidden_size: int,
-        *,
-        embeds: bool,
-        scores: bool,
-        group: Group,
-        dtype: torch.dtype,
-        device: str,
+        self, name: str, vocab_size: int, hidden_size: int, *, embeds: bool, scores: bool, place: Place
     ) -> None:
+        group = place.group
         self.group, self.vocab_size = group, vocab_size
         self.per_rank = -(-vocab_size // group.size)
         self.start = group.rank * self.per_rank
         self.embeds, self.scores = embeds, scores
-        self.matrix = Matrix(torch.zeros(self.per_rank, hidden_size, dtype=dtype, device=device))
+        self.matrix = Matrix(place.empty(self.per_rank, hidden_size).zero_())
         real = max(0, min(self.per_rank, vocab_size - self.start))
         self.slots = [Slot(f"{name}.weight", self.matrix.weight[:real], 0, self.start)] if real else []
 

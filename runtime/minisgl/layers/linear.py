@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from minisgl.distributed.group import Group
-from minisgl.layers.weight import Matrix, Slot, Weighted
+from minisgl.layers.weight import Matrix, Place, Slot, Weighted
 
 
 class Part(NamedTuple):
@@ -24,10 +23,10 @@ class Part(NamedTuple):
 class ColumnLinear(Weighted):
     """y = x W^T (+ b), every rank with its own outputs; `parts` stand one below the other in W."""
 
-    def __init__(self, parts: list[Part], in_size: int, *, bias: bool, dtype: torch.dtype, device: str) -> None:
+    def __init__(self, parts: list[Part], in_size: int, *, bias: bool, place: Place) -> None:
         rows = [part.rows for part in parts]
-        self.matrix = Matrix(torch.empty(sum(rows), in_size, dtype=dtype, device=device))
-        self.bias = torch.empty(sum(rows), dtype=dtype, device=device) if bias else None
+        self.matrix = Matrix(place.empty(sum(rows), in_size))
+        self.bias = place.empty(sum(rows)) if bias else None
         self.slots = [
             Slot(f"{part.name}.weight", target, 0, part.start)
             for part, target in zip(parts, torch.split(self.matrix.weight, rows), strict=True)
@@ -48,13 +47,12 @@ class ColumnLinear(Weighted):
 class RowLinear(Weighted):
     """y = sum over ranks of x_r W_r^T (+ b): takes what a ColumnLinear left on each rank."""
 
-    def __init__(
-        self, name: str, in_size: int, out_size: int, *, bias: bool, group: Group, dtype: torch.dtype, device: str
-    ) -> None:
-        self.group = group
-        self.matrix = Matrix(torch.empty(out_size, in_size, dtype=dtype, device=device))
-        self.slots = [Slot(f"{name}.weight", self.matrix.weight, 1, group.rank * in_size)]
-        self.bias = torch.empty(out_size, dtype=dtype, device=device) if bias else None
+    def __init__(self, name: str, in_size: int, out_size: int, *, bias: bool, place: Place) -> None:
+        """`in_size`: on this rank."""
+        self.group = place.group
+        self.matrix = Matrix(place.empty(out_size, in_size))
+        self.slots = [Slot(f"{name}.weight", self.matrix.weight, 1, place.group.rank * in_size)]
+        self.bias = place.empty(out_size) if bias else None
         if self.bias is not None:
             self.slots.append(Slot(f"{name}.bias", self.bias))
 

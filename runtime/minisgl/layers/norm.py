@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from minisgl.layers.weight import Slot, Weighted
+from minisgl.layers.weight import Place, Slot, Weighted
 
 
 class Norm(Weighted):
     """x / rms(x) * weight over the last dimension."""
 
-    def __init__(self, name: str, size: int, eps: float, *, dtype: torch.dtype, device: str) -> None:
-        self.weight = torch.empty(size, dtype=dtype, device=device)
+    def __init__(self, name: str, size: int, eps: float, place: Place) -> None:
+        self.weight = place.empty(size)
         self.eps, self.shape = eps, [size]
         self.slots = [Slot(f"{name}.weight", self.weight)]
 

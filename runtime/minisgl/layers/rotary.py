@@ -12,11 +12,21 @@ import torch
 class Rotary:
     """Tables of [context, head_dim]."""
 
-    def __init__(self, frequencies: torch.Tensor, context_length: int, dtype: torch.dtype, device: str) -> None:
-        """`frequencies`: radians per position for each pair of dimensions, float32 [head_dim / 2]."""
+    def __init__(
+        self,
+        frequencies: torch.Tensor,
+        context_length: int,
+        dtype: torch.dtype,
+        device: str,
+        attention_factor: float = 1.0,
+    ) -> None:
+        """`frequencies`: radians per position for each pair of dimensions, float32 [head_dim / 2].
+
+        `attention_factor` scales what is rotated, so the scores of attention by its square.
+        """
         self.half = len(frequencies)
         angles = torch.outer(torch.arange(context_length, dtype=torch.float32), frequencies)
-        cos, sin = angles.cos(), angles.sin()
+        cos, sin = angles.cos() * attention_factor, angles.sin() * attention_factor
         self._cos = torch.cat((cos, cos), dim=-1).to(device, dtype)
         self._sin = torch.cat((-sin, sin), dim=-1).to(device, dtype)
 

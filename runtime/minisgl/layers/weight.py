@@ -11,9 +11,23 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
+from minisgl.distributed.group import Group
+
 # The number of rows that the packed layout is chosen for. One for 8 serves 1 to 512 rows about as well as their own,
 # while one for a single row makes 8 rows twice as slow.
 TYPICAL_ROWS = 8
+
+
+class Place(NamedTuple):
+    """Where a layer lives: its rank among those that share the model, the type of its weights, its device."""
+
+    group: Group
+    dtype: torch.dtype
+    device: str
+
+    def empty(self, *shape: int) -> torch.Tensor:
+        """Memory for weights that a checkpoint will fill."""
+        return torch.empty(*shape, dtype=self.dtype, device=self.device)
 
 
 class Slot(NamedTuple):

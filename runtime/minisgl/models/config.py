@@ -1,45 +1,33 @@
-"""What a checkpoint's config.json says of its model, as one frozen value. No torch, no weights.
+"""What a checkpoint's config.json says of its model, as one frozen value. No weights.
 
-Both spellings of rotary settings are read: flat `rope_theta`/`rope_scaling`, and `rope_parameters`.
+Reads what all families share; what a family reads otherwise is said by its class (`models.registry`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minisgl.errors import StartError
+from minisgl.models import registry
+from minisgl.models.rope import RopeConfig, YarnRope, read_rope
 from minisgl.termination import Reason
 
-
-@dataclass(frozen=True)
-class Traits:
-    """How the architectures differ: three families are one decoder with switches."""
-
-    qkv_bias: bool | None  # None: the checkpoint's `attention_bias` decides
-    qk_norm: bool
-
-
-ARCHITECTURES = {
-    "LlamaForCausalLM": Traits(qkv_bias=None, qk_norm=False),
-    "Qwen2ForCausalLM": Traits(qkv_bias=True, qk_norm=False),
-    "Qwen3ForCausalLM": Traits(qkv_bias=None, qk_norm=True),
-}
+Settings = Mapping[str, Any]  # config.json
 
 
 @dataclass(frozen=True)
-class RopeConfig:
-    """Rotary positions. `llama3` stretches low frequencies by `factor`; the other fields are its band limits."""
+class ExpertsConfig:
+    """A mixture of experts: in `layers`, each token goes through `per_token` of `num` small MLPs."""
 
-    theta: float = 10000.0
-    kind: str = "default"
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_context: int = 8192
+    num: int
+    per_token: int
+    width: int  # of one expert
+    normalised: bool  # the chosen experts' weights are scaled to the sum 1
+    layers: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -49,7 +37,7 @@ class ModelConfig:
     architecture: str
     vocab_size: int
     hidden_size: int
-    intermediate_size: int
+    intermediate_size: int  # of a dense MLP; with experts, about what one token's experts have together
     num_layers: int
     num_heads: int
     num_kv_heads: int
@@ -64,25 +52,34 @@ class ModelConfig:
     qk_norm: bool
     dtype: str
     eos_token_ids: tuple[int, ...]
+    experts: ExpertsConfig | None = None
 
     @classmethod
     def read(cls, folder: Path) -> ModelConfig:
         """Read config.json and, for end tokens, generation_config.json."""
-        config = _read_json(folder / "config.json")
-        generation = (
-            _read_json(folder / "generation_config.json") if (folder / "generation_config.json").exists() else {}
-        )
+        path = folder / "config.json"
+        settings, generation = _read_json(path), _read_json(folder / "generation_config.json", optional=True)
+        family = registry.find((settings.get("architectures") or ["none named"])[0])
+        _refuse_what_no_family_serves(settings)
         try:
-            return _parse(config, generation)
-        except (KeyError, TypeError, ValueError) as error:
+            return family.adapt(_parse(settings, generation), settings)
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             what = f"has no {error}" if isinstance(error, KeyError) else f"has a value that cannot be used: {error}"
             raise StartError(
-                Reason.MODEL_LOAD_FAILED, f"{folder / 'config.json'} {what}; check that the checkpoint is complete"
+                Reason.MODEL_LOAD_FAILED, f"{path} {what}; check that the checkpoint is complete"
             ) from error
+
+    @property
+    def mlp_widths(self) -> list[int]:
+        """The widths that ranks divide among themselves: of dense layers and of experts, whichever there are."""
+        if self.experts is None:
+            return [self.intermediate_size]
+        dense = len(self.experts.layers) < self.num_layers
+        return [self.experts.width, self.intermediate_size] if dense else [self.experts.width]
 
 
 def check_tensor_parallel(config: ModelConfig, size: int) -> None:
-    """Refuse a number of ranks that the model's heads cannot be divided by; called before weights are read.
+    """Refuse a number of ranks that the model cannot be divided by; called before weights are read.
 
     KV heads need not divide: with more ranks than KV heads each is kept on several ranks. The vocabulary is padded.
     """
@@ -90,69 +87,65 @@ def check_tensor_parallel(config: ModelConfig, size: int) -> None:
     if size in works:
         return
     heads = f"{config.num_heads} attention heads and {config.num_kv_heads} KV heads"
+    kind = "MLP" if config.experts is None else "expert"
+    widths = " and ".join(map(str, config.mlp_widths))
     raise StartError(
         Reason.INVALID_ARGUMENTS,
-        f"--tensor-parallel-size {size} does not divide the model's {heads} (MLP width {config.intermediate_size}); "
+        f"--tensor-parallel-size {size} does not divide the model's {heads} ({kind} width {widths}); "
         f"sizes that work: {', '.join(map(str, works))}",
     )
 
 
+def unsupported(what: str, instead: str) -> StartError:
+    """The refusal of a model that the engine would compute wrongly."""
+    return StartError(Reason.UNSUPPORTED_MODEL, f"the model has {what}, which cannot be served; {instead}")
+
+
 def _divides(config: ModelConfig, n: int) -> bool:
     kv = config.num_kv_heads
-    return config.num_heads % n == 0 and config.intermediate_size % n == 0 and (kv % n == 0 or n % kv == 0)
-
-
-def _parse(config: dict[str, Any], generation: dict[str, Any]) -> ModelConfig:
-    architecture = (config.get("architectures") or ["none named"])[0]
-    traits = ARCHITECTURES.get(architecture)
-    if traits is None:
-        raise _unsupported(f"architecture {architecture}", f"this version serves {', '.join(ARCHITECTURES)}")
-    if config.get("hidden_act", "silu") != "silu":
-        raise _unsupported(f"hidden_act {config['hidden_act']!r}", "this version computes silu")
-    if config.get("quantization_config"):
-        raise _unsupported("a quantized checkpoint", "use one in bfloat16, float16 or float32")
-    if config.get("use_sliding_window"):
-        raise _unsupported("sliding-window attention", "use a model that attends to its whole context")
-    num_heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
-    bias = bool(config.get("attention_bias", False))
-    return ModelConfig(
-        architecture=architecture,
-        vocab_size=int(config["vocab_size"]),
-        hidden_size=hidden,
-        intermediate_size=int(config["intermediate_size"]),
-        num_layers=int(config["num_hidden_layers"]),
-        num_heads=num_heads,
-        num_kv_heads=int(config.get("num_key_value_heads") or num_heads),
-        head_dim=int(config.get("head_dim") or hidden // num_heads),
-        context_length=int(config["max_position_embeddings"]),
-        norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-        rope=_parse_rope(config),
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        qkv_bias=bias if traits.qkv_bias is None else traits.qkv_bias,
-        output_bias=bias and traits.qkv_bias is None,
-        mlp_bias=bool(config.get("mlp_bias", False)),
-        qk_norm=traits.qk_norm,
-        dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
-        # The generation config is the later word: chat models name the end of a turn only there.
-        eos_token_ids=_token_ids(generation.get("eos_token_id")) or _token_ids(config.get("eos_token_id")),
+    return (
+        config.num_heads % n == 0
+        and all(width % n == 0 for width in config.mlp_widths)
+        and (kv % n == 0 or n % kv == 0)
     )
 
 
-def _parse_rope(config: dict[str, Any]) -> RopeConfig:
-    rope: dict[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = str(rope.get("rope_type") or rope.get("type") or "default")
-    theta = float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)
-    if kind == "default":
-        return RopeConfig(theta)
-    if kind != "llama3":
-        raise _unsupported(f"rotary embedding of type {kind!r}", "this version computes default and llama3")
-    return RopeConfig(
-        theta,
-        kind,
-        float(rope["factor"]),
-        float(rope["low_freq_factor"]),
-        float(rope["high_freq_factor"]),
-        int(rope["original_max_position_embeddings"]),
+def _refuse_what_no_family_serves(settings: Settings) -> None:
+    if settings.get("hidden_act", "silu") != "silu":
+        raise unsupported(f"hidden_act {settings['hidden_act']!r}", "this version computes silu")
+    if settings.get("quantization_config"):
+        raise unsupported("a quantized checkpoint", "use one in bfloat16, float16 or float32")
+    if settings.get("use_sliding_window") or set(settings.get("layer_types") or ()) - {"full_attention"}:
+        raise unsupported("sliding-window attention", "use a model that attends to its whole context")
+
+
+def _parse(settings: Settings, generation: Settings) -> ModelConfig:
+    num_heads, hidden = int(settings["num_attention_heads"]), int(settings["hidden_size"])
+    bias = bool(settings.get("attention_bias", False))
+    rope, context = read_rope(settings), int(settings["max_position_embeddings"])
+    if isinstance(rope, YarnRope):
+        # Model cards say to add only `rope_scaling`, beside a context that was written down before.
+        context = max(context, int(rope.factor * rope.original_context))
+    return ModelConfig(
+        architecture=settings["architectures"][0],
+        vocab_size=int(settings["vocab_size"]),
+        hidden_size=hidden,
+        intermediate_size=int(settings["intermediate_size"]),
+        num_layers=int(settings["num_hidden_layers"]),
+        num_heads=num_heads,
+        num_kv_heads=int(settings.get("num_key_value_heads") or num_heads),
+        head_dim=int(settings.get("head_dim") or hidden // num_heads),
+        context_length=context,
+        norm_eps=float(settings.get("rms_norm_eps", 1e-6)),
+        rope=rope,
+        tied_embeddings=bool(settings.get("tie_word_embeddings", False)),
+        qkv_bias=bias,
+        output_bias=bias,
+        mlp_bias=bool(settings.get("mlp_bias", False)),
+        qk_norm=False,
+        dtype=str(settings.get("dtype") or settings.get("torch_dtype") or "float32"),
+        # The generation config is the later word: chat models name the end of a turn only there.
+        eos_token_ids=_token_ids(generation.get("eos_token_id")) or _token_ids(settings.get("eos_token_id")),
     )
 
 
@@ -162,19 +155,24 @@ def _token_ids(value: int | Iterable[int] | None) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else tuple(int(v) for v in value)
 
 
-def _unsupported(what: str, instead: str) -> StartError:
-    return StartError(Reason.UNSUPPORTED_MODEL, f"the model has {what}, which cannot be served; {instead}")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, *, optional: bool = False) -> Settings:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise StartError(
+                Reason.MODEL_LOAD_FAILED,
+                f"{path} is a link to {path.readlink()}, which does not exist; download the model again",
+            ) from error
+        if optional:
+            return {}
         raise StartError(
             Reason.MODEL_NOT_FOUND,
             f"{path.parent} holds no {path.name}; --model-path must name a folder in Hugging Face's layout",
         ) from error
-    except (OSError, ValueError) as error:
+    except PermissionError as error:
+        raise StartError(Reason.MODEL_LOAD_FAILED, f"{path} may not be read by this user; grant it") from error
+    except (OSError, ValueError, RecursionError) as error:
         raise StartError(Reason.MODEL_LOAD_FAILED, f"{path} cannot be read: {error}; download it again") from error
     if not isinstance(content, dict):
         raise StartError(Reason.MODEL_LOAD_FAILED, f"{path} is not a JSON object; download it again")

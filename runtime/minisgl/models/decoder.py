@@ -1,4 +1,4 @@
-"""The decoder of the Llama family (Llama, Qwen2, Qwen3): where they differ, ModelConfig has a switch.
+"""The decoder that all families are: where they differ, ModelConfig has a switch or a family overrides a method.
 
 Plain objects, not torch modules: a step on a small model is bound by the cost of each call. Names of tensors are those
 of Hugging Face checkpoints. Knows nothing of requests; the attention backend holds the step's geometry.
@@ -7,31 +7,37 @@ of Hugging Face checkpoints. Knows nothing of requests; the attention backend ho
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from typing import Protocol
 
 import torch
-from torch.nn import functional
 
 from minisgl.attention.base import AttentionBackend
 from minisgl.distributed.group import Group
 from minisgl.layers.embedding import Vocabulary
 from minisgl.layers.linear import ColumnLinear, Part, RowLinear
+from minisgl.layers.mlp import MLP
 from minisgl.layers.norm import Norm
 from minisgl.layers.rotary import Rotary
-from minisgl.layers.weight import Slot, Weighted
-from minisgl.models.config import ModelConfig
-from minisgl.models.rope import frequencies
+from minisgl.layers.weight import Place, Slot, Weighted
+from minisgl.models.config import ModelConfig, Settings
+from minisgl.models.frequencies import frequencies
 
 Positions = tuple[torch.Tensor, torch.Tensor]
+
+
+class FeedForward(Protocol):
+    """The second half of a layer: [tokens, hidden] to the same, token by token, summed over ranks."""
+
+    parts: list[Weighted]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class Attention:
     """Projections, head norms and rotary positions around the backend."""
 
-    def __init__(
-        self, config: ModelConfig, layer: int, rotary: Rotary, group: Group, dtype: torch.dtype, device: str
-    ) -> None:
-        name, dim = f"model.layers.{layer}.self_attn", config.head_dim
+    def __init__(self, config: ModelConfig, layer: int, rotary: Rotary, place: Place) -> None:
+        name, dim, group = f"model.layers.{layer}.self_attn", config.head_dim, place.group
         self.layer, self.dim, self.rotary = layer, dim, rotary
         self.heads = config.num_heads // group.size
         self.kv_heads = max(1, config.num_kv_heads // group.size)
@@ -45,23 +51,16 @@ class Attention:
             ],
             config.hidden_size,
             bias=config.qkv_bias,
-            dtype=dtype,
-            device=device,
+            place=place,
         )
         self.out = RowLinear(
-            f"{name}.o_proj",
-            self.heads * dim,
-            config.hidden_size,
-            bias=config.output_bias,
-            group=group,
-            dtype=dtype,
-            device=device,
+            f"{name}.o_proj", self.heads * dim, config.hidden_size, bias=config.output_bias, place=place
         )
         self.parts: list[Weighted] = [self.qkv, self.out]
         self.qk_norm = config.qk_norm
         if config.qk_norm:
-            self.q_norm = Norm(f"{name}.q_norm", dim, config.norm_eps, dtype=dtype, device=device)
-            self.k_norm = Norm(f"{name}.k_norm", dim, config.norm_eps, dtype=dtype, device=device)
+            self.q_norm = Norm(f"{name}.q_norm", dim, config.norm_eps, place)
+            self.k_norm = Norm(f"{name}.k_norm", dim, config.norm_eps, place)
             self.parts += [self.q_norm, self.k_norm]
 
     def __call__(self, x: torch.Tensor, positions: Positions, backend: AttentionBackend) -> torch.Tensor:
@@ -74,41 +73,17 @@ class Attention:
         return self.out(backend.attend(self.layer, qk[:, : self.heads], qk[:, self.heads :], v))
 
 
-class MLP:
-    """down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, config: ModelConfig, layer: int, group: Group, dtype: torch.dtype, device: str) -> None:
-        name = f"model.layers.{layer}.mlp"
-        self.width = config.intermediate_size // group.size
-        parts = [Part(f"{name}.{which}_proj", self.width, group.rank * self.width) for which in ("gate", "up")]
-        self.gate_up = ColumnLinear(parts, config.hidden_size, bias=config.mlp_bias, dtype=dtype, device=device)
-        self.down = RowLinear(
-            f"{name}.down_proj",
-            self.width,
-            config.hidden_size,
-            bias=config.mlp_bias,
-            group=group,
-            dtype=dtype,
-            device=device,
-        )
-        self.parts: list[Weighted] = [self.gate_up, self.down]
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(functional.silu(gate).mul_(up))
-
-
 class Layer:
     """Attention and MLP, each on a normed copy of the residual stream `x`, which is updated in place."""
 
     def __init__(
-        self, config: ModelConfig, layer: int, rotary: Rotary, group: Group, dtype: torch.dtype, device: str
+        self, config: ModelConfig, layer: int, rotary: Rotary, feed_forward: FeedForward, place: Place
     ) -> None:
         name, size, eps = f"model.layers.{layer}", config.hidden_size, config.norm_eps
-        self.attention_norm = Norm(f"{name}.input_layernorm", size, eps, dtype=dtype, device=device)
-        self.attention = Attention(config, layer, rotary, group, dtype, device)
-        self.mlp_norm = Norm(f"{name}.post_attention_layernorm", size, eps, dtype=dtype, device=device)
-        self.mlp = MLP(config, layer, group, dtype, device)
+        self.attention_norm = Norm(f"{name}.input_layernorm", size, eps, place)
+        self.attention = Attention(config, layer, rotary, place)
+        self.mlp_norm = Norm(f"{name}.post_attention_layernorm", size, eps, place)
+        self.mlp = feed_forward
         self.parts = [self.attention_norm, *self.attention.parts, self.mlp_norm, *self.mlp.parts]
 
     def __call__(self, x: torch.Tensor, positions: Positions, backend: AttentionBackend) -> None:
@@ -120,28 +95,38 @@ class Decoder:
     """Token ids to logits. Weights are empty until `models.weights` fills `slots`."""
 
     def __init__(self, config: ModelConfig, context_length: int, group: Group, dtype: torch.dtype, device: str) -> None:
+        self.config, self.place = config, Place(group, dtype, device)
         self.num_heads = config.num_heads // group.size
         self.num_kv_heads = max(1, config.num_kv_heads // group.size)
-        vocabulary = partial(
-            Vocabulary,
-            vocab_size=config.vocab_size,
-            hidden_size=config.hidden_size,
-            group=group,
-            dtype=dtype,
-            device=device,
+        size, place = config.hidden_size, self.place
+        self.rotary = Rotary(
+            frequencies(config.rope, config.head_dim), context_length, dtype, device, config.rope.attention_factor
         )
-        self.embedding = vocabulary("model.embed_tokens", embeds=True, scores=config.tied_embeddings)
-        self.rotary = Rotary(frequencies(config.rope, config.head_dim), context_length, dtype, device)
-        self.layers = [Layer(config, i, self.rotary, group, dtype, device) for i in range(config.num_layers)]
-        self.norm = Norm("model.norm", config.hidden_size, config.norm_eps, dtype=dtype, device=device)
-        self.head = self.embedding if config.tied_embeddings else vocabulary("lm_head", embeds=False, scores=True)
+        self.embedding = Vocabulary(
+            "model.embed_tokens", config.vocab_size, size, embeds=True, scores=config.tied_embeddings, place=place
+        )
+        self.layers = [Layer(config, i, self.rotary, self.feed_forward(i), place) for i in range(config.num_layers)]
+        self.norm = Norm("model.norm", size, config.norm_eps, place)
+        self.head = self.embedding
         self.parts: list[Weighted] = [
             self.embedding,
             *(part for layer in self.layers for part in layer.parts),
             self.norm,
         ]
-        if self.head is not self.embedding:
+        if not config.tied_embeddings:
+            self.head = Vocabulary("lm_head", config.vocab_size, size, embeds=False, scores=True, place=place)
             self.parts.append(self.head)
+
+    @classmethod
+    def adapt(cls, config: ModelConfig, settings: Settings) -> ModelConfig:
+        """The family's own reading of config.json, on top of what all families share."""
+        return config
+
+    def feed_forward(self, layer: int) -> FeedForward:
+        """The second half of a layer, where a family differs."""
+        config = self.config
+        name = f"model.layers.{layer}.mlp"
+        return MLP(name, config.hidden_size, config.intermediate_size, bias=config.mlp_bias, place=self.place)
 
     def slots(self) -> Iterator[Slot]:
         """Every place that a checkpoint tensor fills."""
