@@ -5,7 +5,7 @@ Pure data in the floor that all share: the runtime fills it, the operator's CRD 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -39,6 +39,7 @@ class EngineFacts(Facts):
     dtype: str = Field(description="Number format of weights, activations and KV cache.")
     attention_backend: str = Field(description="Attention kernels: one name, or prefill,decode.")
     tensor_parallel_size: int = Field(description="Ranks that share the model.")
+    vocabulary_size: int = Field(default=0, description="Token ids that the model knows; 0: not told.")
     context_length: int = Field(description="Longest prompt plus answer, in tokens.")
     max_running_requests: int = Field(description="Requests computed at the same time.")
     max_step_tokens: int = Field(default=0, description="Most tokens computed in one step.")
@@ -55,5 +56,6 @@ class ServerInfo(Facts):
     version: str = Field(description="Version of the runtime.")
     served_model_name: str = Field(description="Name clients ask for.")
     model_path: str = Field(description="Folder or repository id of the model.")
+    launch_args: dict[str, Any] = Field(default={}, description="Resolved launch arguments, defaults filled in.")
     engine: EngineFacts = Field(description="What the engine decided at start.")
     startup_seconds: dict[str, float] = Field(description="Seconds from process start to the end of each start phase.")

@@ -1,14 +1,17 @@
 """A scheduler process without a model: it answers each prompt with the prompt itself, over and over.
 
-Speaks the real sockets and messages. `seed=666` fails that request. MINISGL_FAKE names a behaviour: `step=0.01` is
+Speaks the real sockets and messages. `seed=666` fails that request; `seed=777` ends it with a sentence that says what
+was asked, as JSON. MINISGL_FAKE names a behaviour: `step=0.01` is
 the seconds of a step, `fail=REASON` fails the start, `die` ends in the first start phase, `hang` stops beating.
 """
 
+import json
 import os
 import time
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import asdict
 
 from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts
@@ -76,6 +79,11 @@ def one_step(requests: dict[int, Running], aborted: list[int], limit: int) -> tu
         if sampling.seed == 666:
             rows.append((uid, -1, Finish.ERROR))
             errors[uid] = "the fake was told to fail this request"
+            del requests[uid]
+            continue
+        if sampling.seed == 777:
+            rows.append((uid, -1, Finish.ERROR))
+            errors[uid] = json.dumps({**asdict(sampling), "priority": running.request.priority})
             del requests[uid]
             continue
         if running.num_tokens == 0:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from minisgl import __version__
 from minisgl.args import LaunchArgs
 from minisgl.errors import BackendDied, Overloaded, RequestError
@@ -33,11 +31,13 @@ class Front:
         facts = EngineFacts.model_validate(order.facts)
         # A request that can never fit into the cache must not be admitted.
         self.context_length = min(facts.context_length, facts.kv_cache.tokens)
-        self.vocabulary_size = order.vocabulary_size
+        # A tokenizer may know words that were added after the model was trained, and have no row in its weights.
+        self.vocabulary_size = min(order.vocabulary_size, facts.vocabulary_size or order.vocabulary_size)
         self.health.info = ServerInfo(
             version=__version__,
             served_model_name=self.model_name,
             model_path=self.args.model_path,
+            launch_args=self.args.model_dump(mode="json", by_alias=True),
             engine=facts,
             startup_seconds=order.startup_seconds,
         )
@@ -66,9 +66,9 @@ class Front:
                 param="model",
             )
 
-    def check_tokens(self, ids: Iterable[int], param: str) -> None:
-        """A client that names tokens itself may name one that the model does not have."""
-        if (largest := max(ids, default=-1)) >= self.vocabulary_size:
+    def check_tokens(self, largest: int, param: str) -> None:
+        """An id that the model does not have would be an index out of bounds in the engine."""
+        if largest >= self.vocabulary_size:
             raise RequestError(
                 f"{param}: the token id {largest} is outside the vocabulary of {self.vocabulary_size}",
                 code="invalid_value",

@@ -33,7 +33,7 @@ async def chat_completions(request: Request) -> Response:
     front.check_open()
     body = read(ChatRequest, await read_json(request, front.args.max_body_bytes))
     front.check_model(body.model)
-    front.check_tokens(body.logit_bias or (), "logit_bias")
+    front.check_tokens(max(body.logit_bias or (-1,)), "logit_bias")
     words = Tokenize(
         0,
         messages=[message.for_template() for message in body.messages],
@@ -53,9 +53,7 @@ async def completions(request: Request) -> Response:
     body = read(CompletionRequest, await read_json(request, front.args.max_body_bytes))
     front.check_model(body.model)
     given = body.only_prompt
-    if isinstance(given, list):
-        front.check_tokens(given, "prompt")
-    front.check_tokens(body.logit_bias or (), "logit_bias")
+    front.check_tokens(max(body.logit_bias or (-1,)), "logit_bias")
 
     async def prompt(ticket: Ticket) -> NDArray[np.int32]:
         if isinstance(given, str):
@@ -86,6 +84,7 @@ class Generation(Response):
 
     async def _work(self, ticket: Ticket, scope: Scope, receive: Receive, send: Send) -> None:
         ids = await self._prompt(ticket)
+        self._front.check_tokens(int(ids.max(initial=-1)), self._param)
         max_tokens = self._front.answer_len(len(ids), self._body.token_limit, self._default_len, self._param)
         sampling, priority = self._body.sampling(max_tokens), self._body.priority or 0
         self._front.table.generate(ticket, ids, sampling, self._body.decode(), priority)

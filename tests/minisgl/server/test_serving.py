@@ -126,6 +126,9 @@ WRONG = [
     ({"top_k": -2}, 400, None, "top_k"),
     ({"stop": ["x"] * 1000}, 400, None, "stop"),
     ({"seed": 2**65}, 400, None, "seed"),
+    ({"presence_penalty": 3}, 400, "invalid_value", "presence_penalty"),
+    ({"logit_bias": {"49152": 1}}, 400, "invalid_value", "logit_bias"),
+    ({"priority": 2000}, 400, "invalid_value", "priority"),
     ({"n": 2}, 400, "unsupported_parameter", "n"),
     ({"logprobs": True}, 400, "unsupported_parameter", "logprobs"),
     ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
@@ -177,7 +180,13 @@ def test_every_error_is_an_openai_error(server: Serving, path: str) -> None:
 
 
 ANYTHING = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=3)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.lists(st.integers(), max_size=3)
+    | st.dictionaries(st.integers(-1, 50_000).map(str) | st.text(max_size=3), st.floats(-100, 100), max_size=3)
 )
 FIELDS = [
     "temperature",
@@ -190,6 +199,11 @@ FIELDS = [
     "max_tokens",
     "n",
     "stop_token_ids",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "priority",
     "user",
 ]
 
@@ -211,6 +225,8 @@ def test_probes_and_facts(server: Serving) -> None:
     assert facts["engine"]["contextLength"] == 512
     assert facts["engine"]["kvCache"]["tokens"] == 4096
     assert facts["engine"]["kvCache"]["limitedBy"] == "numTokens"
+    launch = facts["launchArgs"]
+    assert (launch["numTokens"], launch["silentOutput"], launch["memoryRatio"]) == (4096, True, 0.9)
 
 
 def test_metrics_count_what_clients_got(server: Serving, client: openai.OpenAI) -> None:

@@ -1,0 +1,146 @@
+"""The sampling fields of a request: bounds are told to the client, values arrive at the scheduler as they were sent."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from minisgl.errors import RequestError
+from minisgl.messages import SamplingParams
+from minisgl.server.openai import CompletionRequest, read
+from support.server import Server, running
+from support.words import save_words
+
+ASKED: dict[str, Any] = {
+    "presence_penalty": -2,
+    "frequency_penalty": 1.5,
+    "repetition_penalty": 1.1,
+    "logit_bias": {"65": -100, "66": 2.5},
+}
+
+
+def body(**fields: Any) -> CompletionRequest:
+    return read(CompletionRequest, {"prompt": "x", **fields})
+
+
+def test_what_is_left_out_changes_nothing() -> None:
+    assert body().sampling(8) == SamplingParams(8)
+    nothing = dict.fromkeys([*ASKED, "priority"])
+    assert body(**nothing).sampling(8) == SamplingParams(8)
+    neutral = {"presence_penalty": 0, "frequency_penalty": 0.0, "repetition_penalty": 1, "logit_bias": {}}
+    assert body(**neutral).sampling(8) == SamplingParams(8)
+
+
+def test_penalties_and_biases_become_sampling_parameters() -> None:
+    assert body(**ASKED).sampling(8) == SamplingParams(
+        8,
+        presence_penalty=-2.0,
+        frequency_penalty=1.5,
+        repetition_penalty=1.1,
+        logit_bias={65: -100.0, 66: 2.5},
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"presence_penalty": 2},
+        {"frequency_penalty": -2},
+        {"repetition_penalty": 2},
+        {"repetition_penalty": 0.01},
+        {"logit_bias": {str(token): 100 for token in range(300)}},
+        {"logit_bias": {7: -1}},
+        {"priority": 1000},
+        {"priority": -1000},
+    ],
+    ids=lambda fields: str(fields)[:40],
+)
+def test_the_bounds_themselves_are_allowed(fields: dict[str, Any]) -> None:
+    assert body(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"presence_penalty": 2.1}, "presence_penalty"),
+        ({"presence_penalty": "1"}, "presence_penalty"),
+        ({"presence_penalty": True}, "presence_penalty"),
+        ({"frequency_penalty": -2.1}, "frequency_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"repetition_penalty": -1}, "repetition_penalty"),
+        ({"repetition_penalty": 2.1}, "repetition_penalty"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5"),
+        ({"logit_bias": {"5": None}}, "logit_bias.5"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias.-1"),
+        ({"logit_bias": {"word": 1}}, "logit_bias.word"),
+        ({"logit_bias": {"99999999999": 1}}, "logit_bias.99999999999"),
+        ({"logit_bias": {str(token): 1 for token in range(301)}}, "logit_bias"),
+        ({"logit_bias": [5]}, "logit_bias"),
+        ({"priority": 1001}, "priority"),
+        ({"priority": 0.5}, "priority"),
+        ({"priority": True}, "priority"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_value_out_of_bounds_names_its_field(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        body(**fields)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "invalid_value", param)
+    assert str(caught.value).startswith(f"{param}: ")
+
+
+def test_an_error_does_not_repeat_a_long_key() -> None:
+    with pytest.raises(RequestError) as caught:
+        body(logit_bias={"x" * 100_000: 1})
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 2},
+        {"logprobs": True},
+        {"logprobs": 3},
+        {"top_logprobs": 2},
+        {"tools": [{}]},
+        {"response_format": {"type": "json"}},
+    ],
+    ids=str,
+)
+def test_what_is_not_served_yet_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(RequestError) as caught:
+        body(**fields)
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", next(iter(fields)))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(save_words(tmp_path_factory.mktemp("model"))) as server:
+        yield server
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize(
+    ("path", "prompt"),
+    [
+        ("/v1/completions", {"prompt": "x"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+    ],
+)
+def test_the_scheduler_gets_what_the_client_sent(server: Server, path: str, prompt: dict[str, Any]) -> None:
+    answer = server.post(path, **prompt, **ASKED, max_tokens=3, temperature=0.5, top_k=7, priority=-5, seed=777)
+    assert answer.status_code == 500  # how the fake scheduler says what it was asked
+    asked = json.loads(answer.json()["error"]["message"])
+    assert asked.pop("priority") == -5
+    assert {name: asked[name] for name in ASKED} == ASKED
+    assert (asked["max_tokens"], asked["temperature"], asked["top_k"]) == (3, 0.5, 7)
+
+
+@pytest.mark.cpu
+def test_a_bias_for_a_token_that_the_model_does_not_have_is_refused(server: Server) -> None:
+    assert server.complete("x", max_tokens=1, logit_bias={"257": 1}).status_code == 200
+    answer = server.complete("x", max_tokens=1, logit_bias={"258": 1})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_value", "logit_bias")
+    assert "258 is outside the vocabulary of 258" in error["message"]
