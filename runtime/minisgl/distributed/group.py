@@ -5,76 +5,81 @@ Ranks meet over a file in the server's private folder, never over a port.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from minisgl.device import check_devices, num_devices
+from minisgl.distributed.base import Collectives, Reduction
+from minisgl.distributed.nccl import Nccl
+from minisgl.distributed.torch import TorchCollectives
 from minisgl.errors import StartError
 from minisgl.termination import Reason
 
-TIMEOUT = timedelta(seconds=120)  # a rank that is that late is dead or stopped; the supervisor is faster
+TIMEOUT_SECONDS = 120.0  # a rank that is that late is dead or stopped; the supervisor is faster
 
 
 class Group:
     """Collectives over all ranks, called by all of them in the same order."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, collectives: Collectives | None = None) -> None:
         self.rank, self.size = rank, size
+        self._collectives = collectives  # None: alone
 
     @classmethod
-    def join(cls, rank: int, size: int, device: str, folder: Path) -> Group:
-        """Meet the other ranks in `folder`; returns when all are there and can talk. StartError says what failed."""
+    def join(cls, rank: int, size: int, device: str, folder: Path, *, own_nccl: bool = True) -> Group:
+        """Meet the other ranks in `folder`; returns when all are there and can talk. StartError says what failed.
+
+        Makes the GPU number `rank` this process's own. `own_nccl`: call NCCL directly, not through torch.distributed.
+        """
         check_devices(device, size, num_devices(device))
-        if size > 1:
-            backend = "nccl" if device == "cuda" else "gloo"
-            try:
-                dist.init_process_group(
-                    backend,
-                    init_method=f"file://{(folder / 'rendezvous').absolute()}",
-                    rank=rank,
-                    world_size=size,
-                    timeout=TIMEOUT,
-                )
-                if device == "cuda":  # NCCL connects at its first collective: better here than in the first step
-                    dist.all_reduce(torch.zeros(1, device=f"cuda:{rank}"))
-            except (RuntimeError, ValueError) as error:
-                raise StartError(Reason.START_FAILED, trouble(backend, rank, size, error)) from error
-        return cls(rank, size)
+        if size == 1:
+            return cls()
+        backend = "nccl" if device == "cuda" else "gloo"
+        try:
+            if device == "cuda":
+                torch.cuda.set_device(rank)
+            collectives: Collectives = (
+                Nccl(rank, size, folder, TIMEOUT_SECONDS)
+                if device == "cuda" and own_nccl
+                else TorchCollectives(backend, rank, size, folder, TIMEOUT_SECONDS)
+            )
+            group = cls(rank, size, collectives)
+            group.minimum(0, device)  # NCCL connects at its first collective: better here than in the first step
+        except (RuntimeError, ValueError, OSError) as error:
+            raise StartError(Reason.START_FAILED, trouble(backend, rank, size, error)) from error
+        return group
 
     def leave(self) -> None:
         """The end of the group in a process that lives on."""
-        if self.size > 1:
-            dist.destroy_process_group()
+        if self._collectives is not None:
+            self._collectives.close()
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
         """Add `x` over the ranks, in place, and return it."""
-        if self.size > 1:
-            dist.all_reduce(x)
+        if self._collectives is not None:
+            self._collectives.all_reduce(x, Reduction.SUM)
         return x
 
     def concat_on_first(self, x: torch.Tensor) -> torch.Tensor | None:
         """Join the ranks' `x` along its last dimension on rank 0; None on the others."""
-        if self.size == 1:
+        if self._collectives is None:
             return x
-        parts = [torch.empty_like(x) for _ in range(self.size)] if self.rank == 0 else None
-        dist.gather(x, parts, dst=0)
-        return torch.cat(parts, dim=-1) if parts else None
+        parts = self._collectives.gather(x)
+        return None if parts is None else torch.cat(parts, dim=-1)
 
     def from_first(self, x: torch.Tensor) -> torch.Tensor:
         """Rank 0's `x` on all ranks, in place."""
-        if self.size > 1:
-            dist.broadcast(x, src=0)
+        if self._collectives is not None:
+            self._collectives.broadcast(x)
         return x
 
     def minimum(self, value: int, device: str) -> int:
         """The smallest of the ranks' numbers; also a point that no rank passes before all have reached it."""
-        if self.size == 1:
+        if self._collectives is None:
             return value
         tensor = torch.tensor([value], dtype=torch.int64, device=device)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
+        self._collectives.all_reduce(tensor, Reduction.MIN)
         return int(tensor.item())
 
 

@@ -155,7 +155,7 @@ class Machine:
             device = resolve_device(args.device)
             EngineConfig.resolve(args, ModelConfig.read(find_model(args.model_path)), device)
             self._ranks = ranks = Ranks(args)
-            engine = build_engine(args, Group.join(0, size, device, ranks.ipc))
+            engine = build_engine(args, Group.join(0, size, device, ranks.ipc, own_nccl=not args.disable_pynccl))
             self._link = ToRanks(ranks.ipc, size)
             driver = Driver(engine, self._link.send)
         engine.warm_up()

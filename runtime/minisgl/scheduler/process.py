@@ -43,7 +43,8 @@ def main(supervisor: Supervisor) -> None:
     from minisgl.distributed.group import Group
     from minisgl.scheduler.driver import build_engine
 
-    group = Group.join(rank, size, resolve_device(args.device), ipc)
+    device = resolve_device(args.device)
+    group = Group.join(rank, size, device, ipc, own_nccl=not args.disable_pynccl)
     engine = build_engine(args, group, supervisor.phase)
     supervisor.phase("warm-up")
     engine.warm_up()

@@ -49,8 +49,9 @@ def test_a_rank_that_nccl_refuses_says_so_in_one_line(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(dist, "init_process_group", refuse)
     monkeypatch.setattr(group_module, "num_devices", lambda device: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda rank: None)
     with pytest.raises(StartError) as raised:
-        Group.join(1, 2, "cuda", tmp_path)
+        Group.join(1, 2, "cuda", tmp_path, own_nccl=False)
     sentence = str(raised.value)
     for part in ("rank 1 of 2", "nccl", "unhandled system error", "NCCL_DEBUG=INFO", "--disable-pynccl"):
         assert part in sentence
@@ -62,3 +63,16 @@ def test_more_ranks_than_gpus_are_refused_before_anybody_waits(tmp_path: Path, m
     with pytest.raises(StartError, match="needs 4 GPUs, but 2 are visible"):
         Group.join(0, 4, "cuda", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_our_own_binding_says_what_nccl_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real NCCL on a machine without a GPU: it starts, and refuses at the first thing that needs one."""
+    if torch.cuda.is_available():
+        pytest.skip("NCCL has nothing to refuse here")
+    monkeypatch.setattr(group_module, "num_devices", lambda device: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda rank: None)
+    with pytest.raises(StartError) as raised:
+        Group.join(0, 2, "cuda", tmp_path)
+    sentence = str(raised.value)
+    for part in ("rank 0 of 2", "nccl", "ncclCommInitRank", "--disable-pynccl"):
+        assert part in sentence
