@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from os.path import lexists
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,40 +22,62 @@ from minisgl.termination import Reason
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+# A quantized tensor would convert without an error, to numbers that mean nothing.
+STORED = ("F64", "F32", "F16", "BF16")
+
+CHUNK_BYTES = 16 * 2**20  # read at a time: a vocabulary of gigabytes is never in memory twice
+NUM_DRAWN = 1_048_573  # prime: in no matrix do two rows begin alike
+REPORT_BYTES = 64 * 2**20  # loaded between two reports, or a hundredth of a smaller model
 
 
 def load(slots: Iterable[Slot], folder: Path, progress: Progress = lambda done, total: None) -> int:
-    """Fill every slot from the checkpoint in `folder`; returns the bytes of the weights on this rank."""
+    """Fill every slot from the checkpoint in `folder`; returns the bytes of the weights on this rank.
+
+    `progress` hears 0 first, then rising numbers, the total last.
+    """
     slots = list(slots)
     total = num_bytes(slots)
     by_file = defaultdict(list)
     for slot, file in zip(slots, _files(slots, folder), strict=True):
         by_file[file].append(slot)
-    done = 0
-    progress(done, total)
+    done = told = 0
+    progress(0, total)
     for file, wanted in by_file.items():
         try:
+            file.open("rb").close()  # safetensors would call any failure "No such file"
             with safe_open(file, framework="pt") as tensors:
                 names = set(tensors.keys())
                 for slot in wanted:
                     if slot.name not in names:
                         raise _broken(f"{file} has no tensor {slot.name}")
-                    _copy(slot, tensors.get_slice(slot.name), file)
-                    done += slot.target.nbytes
-                    progress(done, total)
+                    for copied in _copy(slot, tensors.get_slice(slot.name), file):
+                        done += copied
+                        if done - told >= min(REPORT_BYTES, total // 100) or done == total:
+                            told = done
+                            progress(done, total)
         except (OSError, SafetensorError) as error:
-            raise _broken(f"{file} cannot be read: {error}") from error
+            raise _unreadable(file, error) from error
     return total
 
 
 def fill_randomly(slots: Iterable[Slot], seed: int = 0) -> int:
-    """Random weights of a sane size (each output keeps the scale of its input), equal on every run."""
+    """Random weights of a sane size (each output keeps the scale of its input), equal on every run.
+
+    The same million numbers over and over, since drawing billions takes minutes.
+    """
     slots = list(slots)
-    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(NUM_DRAWN, generator=torch.Generator().manual_seed(seed))
+    at = 0
     for slot in slots:
-        target = slot.target
-        scale = target.shape[-1] ** -0.5 if target.dim() > 1 else 1.0
-        target.copy_(torch.randn(target.shape, generator=generator) * scale)
+        flat = slot.target.view(-1)
+        scale = slot.target.shape[-1] ** -0.5 if slot.target.dim() > 1 else 1.0
+        numbers = (drawn * scale).to(flat)
+        done = 0
+        while done < len(flat):
+            part = numbers[at : at + len(flat) - done]
+            flat[done : done + len(part)] = part
+            done += len(part)
+            at = (at + len(part)) % NUM_DRAWN
     return num_bytes(slots)
 
 
@@ -63,17 +87,15 @@ def num_bytes(slots: Iterable[Slot]) -> int:
 
 def _files(slots: list[Slot], folder: Path) -> list[Path]:
     """The file of each slot's tensor."""
-    if (folder / INDEX).exists():
-        try:
-            where = json.loads((folder / INDEX).read_text())["weight_map"]
-        except (ValueError, KeyError, OSError) as error:
-            raise _broken(f"{folder / INDEX} cannot be read: {error}") from error
+    # A link to nowhere counts: the file was meant to be here.
+    if lexists(folder / INDEX):
+        where = _read_index(folder / INDEX)
         if missing := [slot.name for slot in slots if slot.name not in where]:
             raise _broken(f"{folder / INDEX} names no file for tensor {missing[0]}")
         return [folder / where[slot.name] for slot in slots]
-    if (folder / SINGLE).exists():
+    if lexists(folder / SINGLE):
         return [folder / SINGLE] * len(slots)
-    others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.gguf") for path in folder.glob(pattern))
+    others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf") for path in folder.glob(pattern))
     found = f"only {', '.join(others[:3])}" if others else "no weights"
     raise StartError(
         Reason.MODEL_LOAD_FAILED,
@@ -81,21 +103,60 @@ def _files(slots: list[Slot], folder: Path) -> list[Path]:
     )
 
 
-def _copy(slot: Slot, stored: object, file: Path) -> None:
-    """Copy the slot's part of one stored tensor; `stored` is a safetensors slice, which reads only what is asked."""
-    shape = list(stored.get_shape())  # type: ignore[attr-defined]
-    part = [slice(None)] * len(shape)
-    if len(shape) == slot.target.dim():
-        size = slot.target.shape[slot.dim]
-        part[slot.dim] = slice(slot.start, min(slot.start + size, shape[slot.dim]))
-        shape[slot.dim] = part[slot.dim].stop - slot.start
-    if shape != list(slot.target.shape):
-        raise _broken(
-            f"tensor {slot.name} in {file} has shape {stored.get_shape()}, "  # type: ignore[attr-defined]
-            f"this model needs {list(slot.target.shape)} from {slot.start} on"
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        where = json.loads(path.read_text())["weight_map"]
+        for file in where.values():
+            # The hub's cache links to files elsewhere, but an index names its neighbours.
+            if Path(file).is_absolute() or ".." in Path(file).parts:
+                raise _broken(f"{path} names {file}, which is not in its folder")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except KeyError as error:
+        raise _broken(f"{path} has no {error}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _broken(f"{path} cannot be read: {error}") from error
+    return dict(where)
+
+
+def _copy(slot: Slot, stored: Any, file: Path) -> Iterator[int]:
+    """Copy the slot's part of one stored tensor, yielding the bytes of each chunk.
+
+    `stored` is a safetensors slice, which reads only what is asked.
+    """
+    shape, target = list(stored.get_shape()), slot.target
+    if stored.get_dtype() not in STORED:
+        raise StartError(
+            Reason.UNSUPPORTED_MODEL,
+            f"tensor {slot.name} in {file} is stored as {stored.get_dtype()}, as in a quantized checkpoint; "
+            "use one in bfloat16, float16 or float32",
         )
-    slot.target.copy_(stored[tuple(part)])  # type: ignore[index]
+    part = list(shape)
+    if len(shape) == target.dim():
+        part[slot.dim] = min(target.shape[slot.dim], shape[slot.dim] - slot.start)
+    if part != list(target.shape):
+        raise _broken(
+            f"tensor {slot.name} in {file} has shape {shape}, "
+            f"this model needs {list(target.shape)} from {slot.start} on"
+        )
+    first = [slot.start if dim == slot.dim else 0 for dim in range(len(shape))]
+    rest = tuple(slice(start, start + size) for start, size in zip(first[1:], part[1:], strict=True))
+    rows = max(1, CHUNK_BYTES // max(1, target[:1].nbytes))
+    for row in range(0, len(target), rows):
+        chunk = target[row : row + rows]
+        chunk.copy_(stored[(slice(first[0] + row, first[0] + row + len(chunk)), *rest)])
+        yield chunk.nbytes
 
 
 def _broken(what: str) -> StartError:
     return StartError(Reason.MODEL_LOAD_FAILED, f"{what}; the checkpoint is incomplete or not of this model")
+
+
+def _unreadable(file: Path, error: Exception) -> StartError:
+    """Why a file of the checkpoint could not be opened, and whose business it is."""
+    if isinstance(error, PermissionError):
+        return StartError(Reason.MODEL_LOAD_FAILED, f"{file} may not be read by this user; grant it")
+    if isinstance(error, FileNotFoundError):
+        link = f"is a link to {file.readlink()}, which does not exist" if file.is_symlink() else "does not exist"
+        return _broken(f"{file} {link}")
+    return _broken(f"{file} cannot be read: {error}")
