@@ -1,11 +1,14 @@
-"""The table of routes, and the translation of every exception into an OpenAI error."""
+"""The table of routes, who may use which, and the translation of every exception into an OpenAI error."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,47 +21,70 @@ from minisgl.server import faults
 from minisgl.server.door import Door
 from minisgl.server.front import Front
 from minisgl.server.generation import chat_completions, completions
+from minisgl.server.keys import Keys
 from minisgl.server.openai import ChatRequest, CompletionRequest, Sampling
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-STATUSES = ("200", "400", "404", "413", "415", "499", "500", "503")
+Endpoint = Callable[..., Awaitable[Response]]
+STATUSES = ("200", "400", "401", "404", "413", "415", "499", "500", "503")
+
+
+class Auth(Enum):
+    """What a client must bring when the server has keys."""
+
+    OPEN = auto()  # probes, metrics, the API's description: nothing of the model, no compute
+    KEY = auto()
+
+
+@dataclass(frozen=True)
+class Route:
+    """One line of the table. `label` is its name in the metrics: never a client's text."""
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    auth: Auth
+    body: type[Sampling] | None = None
+    label: str = ""
 
 
 def build_app(front: Front) -> ASGIApp:
-    """The application of one front end."""
+    """The application of one front end. Raises StartError if it shall have keys and they cannot be read."""
     app = FastAPI(
         title="MiniSGL",
         version=__version__,
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
+        openapi_url=None,  # served by the table below, as all that is served
         redirect_slashes=False,
         exception_handlers={MiniSGLError: on_error, HTTPException: on_http_error, Exception: on_surprise},
     )
     app.state.front = front
-    posts: dict[str, tuple[Endpoint, type[Sampling]]] = {
-        "/v1/chat/completions": (chat_completions, ChatRequest),
-        "/v1/completions": (completions, CompletionRequest),
-    }
-    for path, (post, kind) in posts.items():
-        app.add_api_route(path, post, methods=["POST"], response_class=Response, openapi_extra=_body(kind))
-    gets: dict[str, Endpoint] = {
-        "/v1/models": models,
-        "/livez": livez,
-        "/readyz": readyz,
-        "/health": readyz,
-        "/startupz": startupz,
-        "/metrics": metrics,
-        "/server_info": server_info,
-        "/version": version,
-    }
-    for path, get in gets.items():
-        app.add_api_route(path, get, methods=["GET"], response_class=Response)
-    app.add_api_route("/v1/models/{name:path}", model, methods=["GET"], response_class=Response)
-    endpoints = frozenset({*posts, *gets})
-    for label in (*endpoints, "/v1/models/{id}", "other"):
+    checks = {Auth.OPEN: [], Auth.KEY: key_check(front.args.api_key_file)}
+    for route in ROUTES:
+        app.add_api_route(
+            route.path,
+            route.endpoint,
+            methods=[route.method],
+            dependencies=checks[route.auth],
+            response_class=Response,
+            openapi_extra=_body(route.body) if route.body else None,
+        )
+    for label in [*(route.label or route.path for route in ROUTES), "other"]:
         for status in STATUSES:
             front.metrics.counter("minisgl_http_responses_total", label, status)
-    return Door(app, front, endpoints)
+    return Door(app, front, frozenset(route.path for route in ROUTES if not route.label))
+
+
+def key_check(path: str | None) -> list[Any]:
+    """What runs before an endpoint that needs a key; nothing without `--api-key-file`. No byte of the body is read."""
+    if path is None:
+        return []
+    keys = Keys(Path(path).expanduser())
+
+    async def check(request: Request) -> None:
+        keys.check(request.headers.get("authorization"))
+
+    return [Depends(check)]
 
 
 def _body(kind: type[Sampling]) -> dict[str, Any]:
@@ -142,3 +168,24 @@ async def metrics(request: Request) -> Response:
     for process, is_up in front.health.up().items():
         front.metrics.gauge("minisgl_process_up", process).set(is_up)
     return Response(generate_latest(front.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def description(request: Request) -> Response:
+    return faults.json_answer(request.app.openapi())
+
+
+# Everything that is served. What computes or tells about the model needs a key.
+ROUTES = (
+    Route("POST", "/v1/chat/completions", chat_completions, Auth.KEY, ChatRequest),
+    Route("POST", "/v1/completions", completions, Auth.KEY, CompletionRequest),
+    Route("GET", "/v1/models", models, Auth.KEY),
+    Route("GET", "/v1/models/{name:path}", model, Auth.KEY, label="/v1/models/{id}"),
+    Route("GET", "/server_info", server_info, Auth.KEY),
+    Route("GET", "/livez", livez, Auth.OPEN),
+    Route("GET", "/readyz", readyz, Auth.OPEN),
+    Route("GET", "/health", readyz, Auth.OPEN),
+    Route("GET", "/startupz", startupz, Auth.OPEN),
+    Route("GET", "/metrics", metrics, Auth.OPEN),
+    Route("GET", "/version", version, Auth.OPEN),
+    Route("GET", "/openapi.json", description, Auth.OPEN),
+)

@@ -34,6 +34,8 @@ def answer(error: MiniSGLError) -> Response:
         headers["Retry-After"] = str(error.retry_after)
     elif status == 503:
         headers["Retry-After"] = "5"
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if status in (408, 413):  # the rest of the body stays unread
         headers["Connection"] = "close"
     return json_answer(body(error), status, headers)
