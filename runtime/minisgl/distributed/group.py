@@ -5,12 +5,14 @@ Ranks meet over a file in the server's private folder, never over a port.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from minisgl.device import check_devices, num_devices
 from minisgl.distributed.base import Collectives, Reduction
+from minisgl.distributed.loopback import closing_listeners, stay_on_loopback
 from minisgl.distributed.nccl import Nccl
 from minisgl.distributed.torch import TorchCollectives
 from minisgl.errors import StartError
@@ -39,11 +41,13 @@ class Group:
         try:
             if device == "cuda":
                 torch.cuda.set_device(rank)
-            collectives: Collectives = (
-                Nccl(rank, size, folder, TIMEOUT_SECONDS)
-                if device == "cuda" and own_nccl
-                else TorchCollectives(backend, rank, size, folder, TIMEOUT_SECONDS)
-            )
+            stay_on_loopback()
+            with closing_listeners() if backend == "gloo" else nullcontext():  # NCCL may connect later
+                collectives: Collectives = (
+                    Nccl(rank, size, folder, TIMEOUT_SECONDS)
+                    if device == "cuda" and own_nccl
+                    else TorchCollectives(backend, rank, size, folder, TIMEOUT_SECONDS)
+                )
             group = cls(rank, size, collectives)
             group.minimum(0, device)  # NCCL connects at its first collective: better here than in the first step
         except (RuntimeError, ValueError, OSError) as error:
