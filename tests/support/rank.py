@@ -1,10 +1,11 @@
-"""One tensor-parallel rank as a process, for a test of its steps: MODEL IPC SIZE OVERLAP PROMPTS RANK.
+"""One tensor-parallel rank as a process, for a test of its steps: MODEL IPC SIZE OVERLAP PROMPTS DEVICE RANK.
 
 Digests cover what decides the next token: the geometry that was received, and the token ids that went into the model.
 """
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def watch(engine: Engine) -> list[str]:
     forward = engine.model.forward
 
     def noting(tokens: torch.Tensor, positions: torch.Tensor, *rest: object) -> torch.Tensor | None:
-        digest = hashlib.sha256(tokens.numpy().tobytes() + positions.numpy().tobytes())
+        digest = hashlib.sha256(tokens.cpu().numpy().tobytes() + positions.cpu().numpy().tobytes())
         digests.append(digest.hexdigest())
         return forward(tokens, positions, *rest)  # type: ignore[arg-type]
 
@@ -36,12 +37,13 @@ def watch(engine: Engine) -> list[str]:
 
 
 def main() -> None:
-    model, folder, size, overlap, prompts, rank = sys.argv[1:]
+    model, folder, size, overlap, prompts, device, rank = sys.argv[1:]
     ipc = Path(folder)
-    group = Group.join(int(rank), int(size), "cpu", ipc)
+    group = Group.join(int(rank), int(size), device, ipc, own_nccl="NO_PYNCCL" not in os.environ)
     args = LaunchArgs(
         model_path=model,
-        device="cpu",
+        device=device,  # type: ignore[arg-type]
+        dtype="float32",
         page_size=4,
         num_pages=24,  # so few that requests are preempted
         max_prefill_length=16,
@@ -61,6 +63,7 @@ def main() -> None:
         while batch is not None or not (ipc / END).exists():
             if (batch := link.receive(0.2)) is not None:
                 engine.launch(batch)()
+    group.minimum(0, device)  # nobody leaves while another still sends
     sys.stdout.write(json.dumps({"digests": digests, "answers": answers}))
 
 

@@ -21,7 +21,17 @@ PROMPTS = [[5, 6, 7], list(range(20)), [9] * 11, list(range(40, 70))]
 def run_ranks(size: int, folder: Path, overlap: str) -> list[dict[str, Any]]:
     """What each rank says at its end: digests of the steps it computed, and rank 0 the answers."""
     with tempfile.TemporaryDirectory() as ipc:
-        command = [sys.executable, "-m", "support.rank", str(folder), ipc, str(size), overlap, json.dumps(PROMPTS)]
+        command = [
+            sys.executable,
+            "-m",
+            "support.rank",
+            str(folder),
+            ipc,
+            str(size),
+            overlap,
+            json.dumps(PROMPTS),
+            "cpu",
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
         ranks = [
             subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, env=environment) for rank in range(size)
