@@ -31,6 +31,8 @@ def load_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise StartError(Reason.MODEL_LOAD_FAILED, f"{path} is not JSON: {error}") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     return config if isinstance(config, dict) else {}
 
 
@@ -38,7 +40,10 @@ def load_template(folder: Path, config: dict[str, Any]) -> str | None:
     """The chat template: its own file, else the configuration's (one text, or several by name); None without one."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise unreadable(path, error) from error
     template = config.get("chat_template")
     if isinstance(template, list):
         template = {item["name"]: item["template"] for item in template}.get("default")
@@ -55,3 +60,9 @@ def special_tokens(config: dict[str, Any]) -> dict[str, str]:
         if isinstance(token, str):
             found[name] = token
     return found
+
+
+def unreadable(path: Path, error: Exception) -> StartError:
+    """A file that is there and cannot be read."""
+    why = error.strerror if isinstance(error, OSError) else error
+    return StartError(Reason.MODEL_LOAD_FAILED, f"{path} cannot be read: {why}; check its owner and mode")

@@ -134,13 +134,14 @@ def test_a_template_stays_in_its_sandbox(tmp_path: Path, attack: str) -> None:
         ("tokenizer.json", "{", "is not a tokenizer"),
         ("tokenizer_config.json", "{", "is not JSON"),
         ("chat_template.jinja", "{% if %}", "is broken"),
+        ("chat_template.jinja", "\xff", "cannot be read"),
     ],
 )
 def test_a_broken_folder_is_told_by_file(tmp_path: Path, name: str, text: str | None, sentence: str) -> None:
     path = save_words(tmp_path) / name
     path.unlink(missing_ok=True)
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="latin-1")
     with pytest.raises(StartError, match=sentence) as caught:
         Encoder(tmp_path, load_tokenizer(tmp_path))
     assert caught.value.reason is Reason.MODEL_LOAD_FAILED
