@@ -13,13 +13,13 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from minisgl.layers.weight import Place, Slot, Weighted
+from minisgl.layers.weight import Matrix, Place, Slot, Weighted
 
 
 class Experts(Weighted):
     """sum over a token's experts of weight * down(silu(gate(x)) * up(x)).
 
-    Weights of all experts are stacked: gate and up [experts, 2 * width / ranks, hidden], down [experts, hidden,
+    Weights of all experts lie in two stacks: gate and up [experts, 2 * width / ranks, hidden], down [experts, hidden,
     width / ranks]; in the checkpoint each expert's three are tensors of their own.
     """
 
@@ -31,29 +31,35 @@ class Experts(Weighted):
         start = place.group.rank * mine
         self.group, self.per_token, self.normalised = place.group, per_token, normalised
         self.router = place.empty(num, hidden_size)
-        self.gate_up = place.empty(num, 2 * mine, hidden_size)
-        self.down = place.empty(num, hidden_size, mine)
+        self.gate_up = [Matrix(weight) for weight in place.empty(num, 2 * mine, hidden_size)]
+        self.down = [Matrix(weight) for weight in place.empty(num, hidden_size, mine)]
         self.parts: list[Weighted] = [self]
         self.slots = [Slot(f"{name}.gate.weight", self.router)]
-        for i in range(num):
+        for i, (gate_up, down) in enumerate(zip(self.gate_up, self.down, strict=True)):
+            expert = f"{name}.experts.{i}"
             self.slots += [
-                Slot(f"{name}.experts.{i}.gate_proj.weight", self.gate_up[i, :mine], 0, start),
-                Slot(f"{name}.experts.{i}.up_proj.weight", self.gate_up[i, mine:], 0, start),
-                Slot(f"{name}.experts.{i}.down_proj.weight", self.down[i], 1, start),
+                Slot(f"{expert}.gate_proj.weight", gate_up.weight[:mine], 0, start),
+                Slot(f"{expert}.up_proj.weight", gate_up.weight[mine:], 0, start),
+                Slot(f"{expert}.down_proj.weight", down.weight, 1, start),
             ]
+
+    def loaded(self) -> int:
+        # Packed, they leave their stack, which is freed with the last of them.
+        return super().loaded() + sum(matrix.pack() for matrix in (*self.gate_up, *self.down))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         weights, chosen = self.route(x)
         pairs = chosen.flatten()
         order = pairs.argsort(stable=True)
+        # The sizes of the products must be known here: free on a CPU, while a GPU is waited for once per layer.
         counts = pairs.bincount(minlength=len(self.router)).tolist()
         tokens = torch.split(order // self.per_token, counts)
         shares = torch.split(weights.flatten()[order].unsqueeze(1), counts)
         y = torch.zeros_like(x)
         for expert in (i for i, count in enumerate(counts) if count):
             mine = tokens[expert]
-            gate, up = functional.linear(x[mine], self.gate_up[expert]).chunk(2, dim=-1)
-            z = functional.linear(functional.silu(gate).mul_(up), self.down[expert])
+            gate, up = self.gate_up[expert](x[mine]).chunk(2, dim=-1)
+            z = self.down[expert](functional.silu(gate).mul_(up))
             y.index_add_(0, mine, z.mul_(shares[expert]))
         return self.group.sum(y)
 
