@@ -59,7 +59,7 @@ def decide(supervisor: Supervisor, engine: Engine, ipc: Path, *, silent: bool) -
     from minisgl.scheduler.driver import Driver
     from minisgl.scheduler.link import ToRanks
 
-    inbox: Inbox[Generate | Abort] = Inbox(ipc, "scheduler", TO_SCHEDULER)
+    inbox: Inbox[Generate | Abort] = Inbox(ipc, "scheduler", TO_SCHEDULER, supervisor.count_dropped)
     outbox = Outbox(ipc, "detokenizer")
     driver = Driver(engine, ToRanks(ipc, engine.group.size).send)
     scheduler = driver.scheduler

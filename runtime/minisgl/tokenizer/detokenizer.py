@@ -35,11 +35,12 @@ class Answer:
     include_stop: bool
     cached_tokens: int
     num_tokens: int = 0
+    has_failed: bool = False
 
     @property
     def is_told(self) -> bool:
-        """A stop string ended it: the front end knows, the scheduler's terminal row is still to come."""
-        return self.scanner.stopped_by is not None
+        """A stop string or an error here ended it: the front end knows, the scheduler's terminal row is to come."""
+        return self.has_failed or self.scanner.stopped_by is not None
 
 
 class Detokenizer:
@@ -69,27 +70,32 @@ class Detokenizer:
         uid, token, number = row
         try:
             finish = Finish(number)
-            if uid not in self._answers and not finish:  # of a request that has ended with an error here
+            if uid not in self._answers and not finish:
                 self._drop(f"unknown uid={uid}")
                 return None
             return self._row(uid, token, finish, errors.get(uid))
         except Exception as error:  # a decoder may fail in any way
             self._drop(f"row uid={uid} token={token} finish={number} error={error!r}")
-            return self._end(uid)
+            return self._fail(uid)
 
     def _lose(self, step: Step, why: str) -> list[Text]:
         """A step without readable rows: whoever may have had one cannot get a right answer any more."""
         self._drop(f"step error={why}")
         known = np.frombuffer(step.uids, "<i8").tolist() if len(step.uids) % 8 == 0 else list(self._answers)
-        return [text for uid in known if (text := self._end(uid)) is not None]
+        texts = [text for uid in known if (text := self._fail(uid)) is not None]
+        for uid in known:  # its terminal row may have been in this step: nothing more may come
+            self._answers.pop(uid, None)
+        return texts
 
-    def _end(self, uid: int) -> Text | None:
+    def _fail(self, uid: int) -> Text | None:
         """End one request with an error, unless its front end was told of its end before."""
-        answer = self._answers.pop(uid, None)
-        if answer is not None and answer.is_told:
+        answer = self._answers.get(uid)
+        if answer is None:
+            return Text(uid, "", 0, 0, Finish.ERROR, error=UNREADABLE)
+        if answer.is_told:
             return None
-        counts = (answer.num_tokens, answer.cached_tokens) if answer else (0, 0)
-        return Text(uid, "", *counts, Finish.ERROR, error=UNREADABLE)
+        answer.has_failed = True
+        return Text(uid, "", answer.num_tokens, answer.cached_tokens, Finish.ERROR, error=UNREADABLE)
 
     def _drop(self, what: str) -> None:
         self.dropped += 1

@@ -145,9 +145,16 @@ def test_an_answer_that_cannot_be_decoded_ends_alone() -> None:
     texts = detokenizer.read(step((1, 66, Finish.RUNNING), (2, 66, Finish.RUNNING)))
     assert texts
     assert texts.items == (Text(1, "", 2, 0, Finish.ERROR, error=UNREADABLE), Text(2, "B", 2, 0))
-    assert len(detokenizer) == 1
     assert detokenizer.read(step((1, 67, Finish.RUNNING))) is None  # the scheduler goes on until it is told
-    assert detokenizer.dropped == 2
+    assert detokenizer.read(step((1, NO_TOKEN, Finish.ABORT))) is None
+    assert len(detokenizer) == 1
+    assert detokenizer.dropped == 1
+
+
+def test_a_row_of_nobody_is_dropped_and_counted() -> None:
+    detokenizer = Detokenizer(Decoder(byte_tokenizer()))
+    assert detokenizer.read(step((9, 65, Finish.RUNNING))) is None
+    assert detokenizer.dropped == 1
 
 
 def test_a_token_outside_the_vocabulary_ends_nobody_else() -> None:
