@@ -10,10 +10,6 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from minisgl.args import LaunchArgs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,8 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     only_print = "--print-args" in words
     try:
         args = parse_args(words)
-        if not only_print:
-            refuse_what_does_not_work_yet(args)
     except UsageError as error:
         sys.stderr.write(f"minisgl: {error}\n")
         leave(Termination(reason=Reason.INVALID_ARGUMENTS, message=str(error)))
@@ -52,14 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def say(text: str) -> int:
     sys.stdout.write(text)
     return 0
-
-
-def refuse_what_does_not_work_yet(args: LaunchArgs) -> None:
-    """A flag that would silently do nothing is an error."""
-    from minisgl.errors import UsageError
-
-    if args.shell_mode:
-        raise UsageError("--shell-mode does not work yet; start the server and talk to it over HTTP")
 
 
 if __name__ == "__main__":

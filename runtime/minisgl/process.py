@@ -245,7 +245,7 @@ def run_child(main: Callable[[Supervisor], None]) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
     supervisor = attach()
-    log.setup(supervisor.config.name)
+    log.setup(supervisor.config.name, quiet=supervisor.config.launch_args.shell_mode)
     # The supervisor asks for the stacks when a process hangs. Into files, because all write to one stderr at once.
     stacks = (Path(supervisor.config.ipc) / STACKS.format(supervisor.config.name)).open("w")
     faulthandler.register(signal.SIGUSR1, file=stacks)

@@ -23,7 +23,10 @@ MODULES: Mapping[Role, str] = {
 
 
 class Child:
-    """A started child. Its process group is its own: a terminal's signals pass it by, its helpers die with it."""
+    """A started child. Its process group is its own: a terminal's signals pass it by, its helpers die with it.
+
+    But a shell stays in ours: only a terminal's foreground group may read from it, and hears its Ctrl-C.
+    """
 
     def __init__(self, config: ChildConfig, module: str) -> None:
         self.status_fd, writing = os.pipe()
@@ -34,12 +37,13 @@ class Child:
         self.failed: Failed | None = None
         os.set_blocking(self.status_fd, False)
         self._unread = b""
+        self._is_shell = config.role == "frontend" and config.launch_args.shell_mode
         passed = [writing] if config.listen_fd is None else [writing, config.listen_fd]
         self.process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             pass_fds=passed,
-            process_group=0,
+            process_group=None if self._is_shell else 0,
             env={**os.environ, **settings_of(config.role, config.launch_args.tensor_parallel_size)},
         )
         os.close(writing)
@@ -97,5 +101,5 @@ class Child:
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+            (os.kill if self._is_shell else os.killpg)(self.process.pid, signal.SIGKILL)
         self.process.wait()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -30,19 +32,27 @@ logger = logging.getLogger(__name__)
 def serve(args: LaunchArgs, modules: Mapping[Role, str] = MODULES) -> int:
     """Run one server until it is told to stop or fails. Returns the exit code; an unwilling end leaves its reason."""
     started_at = time.monotonic()
-    log.setup("main")
+    log.setup("main", quiet=args.shell_mode)
     ipc: Path | None = None
     try:
-        listener = bind(args.host, args.port)
-        url = url_of(listener)
+        url = ""
+        if args.shell_mode:
+            modules = {**modules, "frontend": "minisgl.server.shell"}
+            door = open_terminal()
+        else:
+            listener = bind(args.host, args.port)
+            url, door = url_of(listener), listener.detach()
         ipc = make_private_folder()
 
         def announce(seconds: dict[str, float]) -> None:
             logger.info("ready url=%s seconds=%.2f", url, time.monotonic() - started_at)
-            sys.stdout.write(greeting(url, args))
-            sys.stdout.flush()
+            if args.shell_mode:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # from now on Ctrl-C stops an answer, not the chat
+            else:
+                sys.stdout.write(greeting(url, args))
+                sys.stdout.flush()
 
-        Tree(args, ipc, listener.detach(), started_at, modules, announce).run()
+        Tree(args, ipc, door, started_at, modules, announce).run()
     except StartError as error:
         code = EXIT_USAGE if error.reason is Reason.INVALID_ARGUMENTS else EXIT_START_FAILED
         return end(code, error.reason, str(error))
@@ -82,6 +92,16 @@ def bind(host: str, port: int) -> socket.socket:
             raise StartError(Reason.ADDRESS_IN_USE, message) from error
         raise StartError(Reason.START_FAILED, f"cannot listen on {host}:{port}: {error.strerror}") from error
     return listener
+
+
+def open_terminal() -> int:
+    """Our standard input, for the shell: its own carries the supervisor's orders."""
+    try:
+        return os.dup(0)
+    except OSError as error:
+        raise StartError(
+            Reason.START_FAILED, "--shell-mode: standard input is closed; there is nobody to talk to"
+        ) from error
 
 
 def url_of(listener: socket.socket) -> str:

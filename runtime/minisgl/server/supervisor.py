@@ -91,12 +91,11 @@ class Tree:
             logger.info("stop at once")
             self._say_farewell("The server is stopping.")
             return True
-        if self._drain_deadline is not None:
-            if self._has_drained(self._front):
-                return True
-            if time.monotonic() > self._drain_deadline:
-                logger.warning("drain took too long")
-                return True
+        if self._has_left(self._front):
+            return True
+        if self._drain_deadline is not None and time.monotonic() > self._drain_deadline:
+            logger.warning("drain took too long")
+            return True
         self._look_for_the_dead()
         self._look_for_the_hanging()
         return False
@@ -130,7 +129,7 @@ class Tree:
     def _look_for_the_dead(self) -> None:
         reap_orphans(child.process.pid for child in self._children)
         # A drain may finish between two looks: that end is told by the next round, and is no death.
-        dead = [child for child in self._children if not child.is_alive and not self._has_drained(child)]
+        dead = [child for child in self._children if not child.is_alive and not self._has_left(child)]
         if not dead:
             return
         for child in self._children:  # one child's reason may explain another's death
@@ -143,10 +142,10 @@ class Tree:
         hint = "; a memory limit may have been reached" if child.process.returncode == -9 else ""
         raise self._died(f"{child.name} {child.end} {where}{why}{hint}")
 
-    def _has_drained(self, child: Child) -> bool:
-        """The front end has ended as it was told to."""
-        is_draining = self._drain_deadline is not None
-        return is_draining and child is self._front and not child.is_alive and child.process.returncode == 0
+    def _has_left(self, child: Child) -> bool:
+        """The front end has ended as it was told to; a shell, as its person wanted."""
+        may_leave = self._drain_deadline is not None or self._args.shell_mode
+        return may_leave and child is self._front and not child.is_alive and child.process.returncode == 0
 
     def _look_for_the_hanging(self) -> None:
         if not self._running:
