@@ -59,9 +59,9 @@ class ModelConfig:
         """Read config.json and, for end tokens, generation_config.json."""
         path = folder / "config.json"
         settings, generation = _read_json(path), _read_json(folder / "generation_config.json", optional=True)
-        family = registry.find((settings.get("architectures") or ["none named"])[0])
-        _refuse_what_no_family_serves(settings)
         try:
+            family = registry.find((settings.get("architectures") or ["none named"])[0])
+            _refuse_what_no_family_serves(settings)
             return family.adapt(_parse(settings, generation), settings)
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             what = f"has no {error}" if isinstance(error, KeyError) else f"has a value that cannot be used: {error}"

@@ -125,6 +125,7 @@ def test_end_tokens_come_from_the_generation_config_first(tmp_path: Path) -> Non
     [
         ({"architectures": ["T5Model"]}, Reason.UNSUPPORTED_MODEL, "architecture T5Model.*serves LlamaForCausalLM"),
         ({"architectures": ...}, Reason.UNSUPPORTED_MODEL, "architecture none named"),
+        ({"architectures": 5}, Reason.MODEL_LOAD_FAILED, "value that cannot be used"),
         ({"hidden_act": "gelu"}, Reason.UNSUPPORTED_MODEL, "hidden_act 'gelu'"),
         ({"quantization_config": {"bits": 4}}, Reason.UNSUPPORTED_MODEL, "quantized"),
         ({"use_sliding_window": True}, Reason.UNSUPPORTED_MODEL, "sliding-window"),
