@@ -2,6 +2,7 @@
 
 import re
 import string
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,3 +213,10 @@ def test_the_runtime_schema_is_structural_and_leaves_out_what_the_operator_decid
 
 def test_the_table_has_a_row_for_every_argument() -> None:
     assert len(table().splitlines()) == 2 + len(flags())
+
+
+def test_the_runtimes_readme_names_only_flags_that_exist() -> None:
+    readme = Path(__file__).parents[2] / "runtime/README.md"
+    known = {name for action in build_parser()._actions for name in action.option_strings}
+    named = set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", readme.read_text()))
+    assert named - known == {"--tp-sise"}  # the example of a wrong one
