@@ -119,7 +119,9 @@ def _sentence(detail: ErrorDetails) -> str:
 
 def _suggest(name: str, names: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    if not close:
+        return ""
+    return f"; did you mean {close[0] if close[0].startswith('-') else repr(close[0])}?"
 
 
 class Parser(argparse.ArgumentParser):

@@ -91,7 +91,7 @@ def test_a_wrong_command_line_gets_a_sentence_with_the_mend(argv: list[str], sen
 
 
 def test_an_unknown_key_of_a_spec_names_the_closest_one() -> None:
-    with pytest.raises(UsageError, match="did you mean numPages"):
+    with pytest.raises(UsageError, match="did you mean 'numPages'"):
         to_argv({"numPagse": 4})
     with pytest.raises(UsageError, match="unknown launch argument"):
         validate({"model_path": "x", "nothing": 1})

@@ -1,7 +1,6 @@
 """The sampling fields of a request: bounds are told to the client, values arrive at the scheduler as they were sent."""
 
-import json
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +8,7 @@ import pytest
 from minisgl.errors import RequestError
 from minisgl.messages import SamplingParams
 from minisgl.server.openai import CompletionRequest, read
-from support.server import Server, running
-from support.words import save_words
+from support.front import VOCABULARY, FrontEnd
 
 ASKED: dict[str, Any] = {
     "presence_penalty": -2,
@@ -114,13 +112,6 @@ def test_what_is_not_served_yet_is_refused(fields: dict[str, Any]) -> None:
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", next(iter(fields)))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(save_words(tmp_path_factory.mktemp("model"))) as server:
-        yield server
-
-
-@pytest.mark.cpu
 @pytest.mark.parametrize(
     ("path", "prompt"),
     [
@@ -128,19 +119,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
     ],
 )
-def test_the_scheduler_gets_what_the_client_sent(server: Server, path: str, prompt: dict[str, Any]) -> None:
-    answer = server.post(path, **prompt, **ASKED, max_tokens=3, temperature=0.5, top_k=7, priority=-5, seed=777)
-    assert answer.status_code == 500  # how the fake scheduler says what it was asked
-    asked = json.loads(answer.json()["error"]["message"])
-    assert asked.pop("priority") == -5
-    assert {name: asked[name] for name in ASKED} == ASKED
-    assert (asked["max_tokens"], asked["temperature"], asked["top_k"]) == (3, 0.5, 7)
+def test_the_scheduler_gets_what_the_client_sent(tmp_path: Path, path: str, prompt: dict[str, Any]) -> None:
+    front_end = FrontEnd(tmp_path)
+    assert front_end.ask("POST", path, {**prompt, "max_tokens": 3, "priority": -5, **ASKED}).status_code == 200
+    assert front_end.ask("POST", path, {**prompt, "max_tokens": 3}).status_code == 200
+    asked, plain = front_end.generated
+    assert (asked.sampling, asked.priority) == (body(**ASKED).sampling(3), -5)
+    assert (plain.sampling, plain.priority) == (SamplingParams(3), 0)
 
 
-@pytest.mark.cpu
-def test_a_bias_for_a_token_that_the_model_does_not_have_is_refused(server: Server) -> None:
-    assert server.complete("x", max_tokens=1, logit_bias={"257": 1}).status_code == 200
-    answer = server.complete("x", max_tokens=1, logit_bias={"258": 1})
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_a_bias_for_a_token_that_the_model_does_not_have_is_refused(tmp_path: Path, path: str) -> None:
+    front_end = FrontEnd(tmp_path)
+    prompt = {"prompt": "x", "messages": [{"role": "user", "content": "x"}]}
+    last = {str(VOCABULARY - 1): 1}
+    assert front_end.ask("POST", path, {**prompt, "logit_bias": last}).status_code == 200
+    answer = front_end.ask("POST", path, {**prompt, "logit_bias": {**last, str(VOCABULARY): 1}})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_value", "logit_bias")
-    assert "258 is outside the vocabulary of 258" in error["message"]
+    assert f"{VOCABULARY} is outside the vocabulary of {VOCABULARY}" in error["message"]
