@@ -22,19 +22,35 @@ EVERYTHING = (*SETTINGS, "*.safetensors")
 
 def find_model(model_path: str, wanted: Sequence[str] = EVERYTHING) -> Path:
     """The folder of `model_path`: local, with `~` expanded; else the hub's `wanted` files of `org/name[@revision]`."""
-    folder = Path(model_path).expanduser()
-    if folder.is_dir():
+    folder = _look(model_path)
+    if folder is not None:
         return folder
-    if folder.exists():
-        raise StartError(
-            Reason.MODEL_NOT_FOUND, f"--model-path {model_path} is a file; name the folder that holds config.json"
-        )
     if not HUB_ID.fullmatch(model_path):
         raise StartError(
             Reason.MODEL_NOT_FOUND,
             f"--model-path {model_path}: no such folder, and not a repository id (org/name or org/name@revision)",
         )
     return _download(model_path, wanted)
+
+
+def _look(model_path: str) -> Path | None:
+    """The local folder, or None if there is none of this name. What cannot be looked at is refused."""
+    try:
+        place = Path(model_path).expanduser()
+        if place.is_dir():
+            return place
+        is_there = place.exists()
+    except (OSError, RuntimeError) as error:  # no right to look, a name too long, no such user after the ~
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise StartError(
+            Reason.MODEL_NOT_FOUND,
+            f"--model-path {model_path} cannot be looked at: {why}; name a folder that this user may read",
+        ) from error
+    if is_there:
+        raise StartError(
+            Reason.MODEL_NOT_FOUND, f"--model-path {model_path} is a file; name the folder that holds config.json"
+        )
+    return None
 
 
 def _download(hub_id: str, wanted: Sequence[str]) -> Path:

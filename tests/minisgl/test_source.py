@@ -30,6 +30,20 @@ def test_a_file_is_no_model(tmp_path: Path) -> None:
         find_model(str(tmp_path / "weights"))
 
 
+def test_a_place_that_cannot_be_looked_at_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for path, why in (("~no-such-user/model", "home directory"), ("x" * 5000, "name too long")):
+        with pytest.raises(StartError, match=f"cannot be looked at: .*{why}.*; name a folder") as caught:
+            find_model(path)
+        assert caught.value.reason is Reason.MODEL_NOT_FOUND
+
+    def forbidden(place: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(place))
+
+    monkeypatch.setattr(Path, "is_dir", forbidden)
+    with pytest.raises(StartError, match="--model-path /secret/model cannot be looked at: Permission denied"):
+        find_model("/secret/model")
+
+
 @pytest.mark.parametrize(
     ("path", "name", "revision"),
     [("org/name", "org/name", None), ("org/na.me-1@refs/pr/3", "org/na.me-1", "refs/pr/3")],
