@@ -37,6 +37,11 @@ class LLM:
         """What the engine decided at start, as `/server_info` shows it."""
         return self._machine.facts
 
+    @property
+    def vocab_size(self) -> int:
+        """Token ids below this one may be in a prompt."""
+        return self._machine.limits.vocab_size
+
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
