@@ -100,8 +100,8 @@ class Machine:
                     self._look_for_the_dead(done)
             except KeyboardInterrupt:
                 self._stop.set()
-                if self._driver is not None:  # loading cannot be stopped; a step ends soon
-                    done.wait()
+                while self._driver is not None and not done.wait(LOOK_SECONDS):  # loading cannot be stopped, steps can
+                    self._look_for_the_dead(done)
                 raise
             if errors:
                 raise self._explain(errors[0])

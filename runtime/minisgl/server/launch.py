@@ -20,6 +20,7 @@ from minisgl.errors import EXIT_CHILD_DIED, EXIT_START_FAILED, EXIT_USAGE, Backe
 from minisgl.process import Role
 from minisgl.server.child import MODULES
 from minisgl.server.supervisor import Tree
+from minisgl.server.terminal import remember
 from minisgl.termination import Reason, Termination, leave
 
 BACKLOG = 2048  # connections that the kernel holds while the front end is busy
@@ -33,6 +34,7 @@ def serve(args: LaunchArgs, modules: Mapping[Role, str] = MODULES) -> int:
     """Run one server until it is told to stop or fails. Returns the exit code; an unwilling end leaves its reason."""
     started_at = time.monotonic()
     log.setup("main", quiet=args.shell_mode)
+    give_back = remember(0)
     ipc: Path | None = None
     try:
         url = ""
@@ -61,6 +63,7 @@ def serve(args: LaunchArgs, modules: Mapping[Role, str] = MODULES) -> int:
     finally:
         if ipc is not None:
             shutil.rmtree(ipc, ignore_errors=True)
+        give_back()  # a shell that was killed could not
     logger.info("stopped")
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import termios
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -15,6 +16,15 @@ from collections.abc import Awaitable, Callable, Sequence
 CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 ERASE_LINE = "\r\x1b[2K"
+
+
+def remember(fd: int) -> Callable[[], None]:
+    """The settings of the terminal behind `fd`, if it is one; call the result to put them back."""
+    try:
+        settings = termios.tcgetattr(fd)
+    except (termios.error, OSError):
+        return lambda: None
+    return lambda: termios.tcsetattr(fd, termios.TCSADRAIN, settings)
 
 
 class Terminal:

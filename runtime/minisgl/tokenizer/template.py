@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -50,7 +51,7 @@ def strftime_now(pattern: str) -> str:
 
 
 class ChatTemplate:
-    """One compiled template. `render` must run in the process's main thread, because of the timer."""
+    """One compiled template. `render` has a time limit in the process's main thread."""
 
     def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
         environment = ImmutableSandboxedEnvironment(
@@ -69,7 +70,13 @@ class ChatTemplate:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeLimitError in the main thread when the body takes longer."""
+    """Raise TimeLimitError in the main thread when the body takes longer; elsewhere there is no timer.
+
+    Servers render in their main thread. An offline caller may use another, with a model and messages of its own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def ring(number: int, frame: object) -> NoReturn:
         raise TimeLimitError(f"it ran longer than {seconds:g} s")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,13 @@ def test_a_chat_is_the_rendered_template(llm: LLM) -> None:
     (answer,) = llm.chat(chat, GREEDY)
     assert answer.token_ids == llm.generate(ids, GREEDY)[0].token_ids
     assert [output.token_ids for output in llm.chat([chat, chat], GREEDY)] == [answer.token_ids] * 2
+
+
+def test_any_thread_may_chat(llm: LLM) -> None:
+    chat = [{"role": "user", "content": "Hi"}]
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: llm.chat(chat, GREEDY)[0].token_ids, range(6)))
+    assert answers == [llm.chat(chat, GREEDY)[0].token_ids] * 6
 
 
 def test_logprobs_are_the_models(llm: LLM, talker: tuple[Path, Any]) -> None:

@@ -97,13 +97,16 @@ def terminal(model: Path, fake: str = "") -> Iterator[Screen]:
 
 
 def test_lines_from_a_pipe_are_answered_and_the_end_is_clean(words: Path) -> None:
-    done = talk("Hello\n\n/nonsense\n/help\nB\n/exit\nnever read\n", words, fake="step=0")
+    hello = "Hello" * 340  # the longer the question, the shorter the echo's second answer
+    done = talk(f"{hello}\n\n/nonsense\n/help\nB\n/exit\nnever read\n", words, fake="step=0")
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     # The echo begins with the rendered chat; the special token between the turns is not text.
-    assert first.startswith("user: Helloassistant: user: Hello")
-    assert second.startswith("user: Helloassistant: " + first[:100])
-    assert re.search(r"^2\d \+ 2048 tokens, [\d.]+ tokens/s, first token after \d\.\d\d s", done.stderr, re.MULTILINE)
+    assert first.startswith(f"user: {hello}assistant: user: Hello")
+    assert second.startswith(f"user: {hello}assistant: {first[:200]}")
+    assert re.search(
+        r"^17\d\d \+ 2048 tokens, [\d.]+ tokens/s, first token after \d\.\d\d s", done.stderr, re.MULTILINE
+    )
     assert "/nonsense is no command" in done.stderr
     assert "/reset   forget" in done.stderr
     assert "never read" not in done.stdout
@@ -112,13 +115,18 @@ def test_lines_from_a_pipe_are_answered_and_the_end_is_clean(words: Path) -> Non
 
 
 def test_a_conversation_is_shortened_when_it_is_long_and_ends_when_it_is_reset(words: Path) -> None:
-    lines = ["A" * 3000, "B", "x" * 5000, "/reset", "C"]
+    lines = ["A" * 3800, "B" * 3700, "x" * 5000, "/reset", "C" * 3900]
     done = talk("\n".join(lines), words, fake="step=0")
     assert done.returncode == 0, done.stderr
     assert "the context is full: the oldest 1 of our turns are forgotten" in done.stderr
     assert "this message has 50" in done.stderr
     answers = done.stdout.splitlines()
-    assert [answer[:17] for answer in answers] == ["user: AAAAAAAAAAA", "user: Bassistant:", "user: Cassistant:"]
+    assert [answer[:9] for answer in answers] == ["user: AAA", "user: BBB", "user: CCC"]
+    assert re.findall(r"^(\d+) \+ (\d+) tokens", done.stderr, re.MULTILINE) == [
+        ("3818", "278"),
+        ("3718", "378"),
+        ("3918", "178"),
+    ]
 
 
 def test_a_terminal_has_a_prompt_ctrl_c_stops_an_answer_and_ctrl_d_ends(words: Path) -> None:
@@ -162,6 +170,20 @@ def test_a_scheduler_that_dies_ends_the_chat_with_its_reason(words: Path) -> Non
         (scheduler,) = [pid for pid in children if b"fake_scheduler" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         os.kill(scheduler, signal.SIGKILL)
         screen.wait_for("scheduler-0 was killed by SIGKILL while serving")
+        assert screen.process.wait(15) == 70
+        assert screen.has_echo()
+        wait_gone(children, 5)
+
+
+def test_a_shell_that_is_killed_leaves_the_terminal_as_it_was(words: Path) -> None:
+    with terminal(words) as screen:
+        assert screen.has_echo()
+        screen.wait_for(PROMPT)
+        assert not screen.has_echo()
+        children = descendants(screen.process.pid)
+        (shell,) = [pid for pid in children if b"server.shell" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(shell, signal.SIGKILL)
+        screen.wait_for("frontend was killed by SIGKILL")
         assert screen.process.wait(15) == 70
         assert screen.has_echo()
         wait_gone(children, 5)
