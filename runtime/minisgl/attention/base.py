@@ -32,3 +32,10 @@ class AttentionBackend(ABC):
         q [tokens, heads, head_dim]; k [tokens, kv_heads, head_dim]; v [tokens, kv_heads, head_dim]; any strides that
         view as rows. Returns [tokens, heads * head_dim].
         """
+
+    def freeze(self, size: int, most_pages: int) -> AttentionBackend | None:
+        """A twin for a CUDA graph: steps of up to `size` single tokens, each of at most `most_pages` pages.
+
+        None: this backend cannot be captured.
+        """
+        return None

@@ -5,6 +5,7 @@ Refuses here, before a byte of the weights is read, what this version cannot do.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,6 +19,9 @@ CPU_STEP_TOKENS = 512
 
 FLASH = {"fa3": "fa"}  # the older spelling
 PACKAGES = {"fa": "flash-attn", "fi": "flashinfer-python"}
+
+# Unless told otherwise, the largest decode batch that is captured in a CUDA graph.
+GRAPH_BATCH = 256
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -41,16 +45,24 @@ class EngineConfig:
     num_tokens: int | None
     dummy_weights: bool
     overlap: bool
+    graph_max_batch: int  # 0: no CUDA graphs
 
     @classmethod
-    def resolve(cls, args: LaunchArgs, model: ModelConfig, device: str) -> Self:
-        """Decide for `device` ("cpu" or "cuda"); UsageError or StartError says which flag cannot work."""
+    def resolve(
+        cls, args: LaunchArgs, model: ModelConfig, device: str, installed: Container[str] = PACKAGES.values()
+    ) -> Self:
+        """Decide for `device` ("cpu" or "cuda"); UsageError or StartError says which flag cannot work.
+
+        `installed`: names of the packages in PACKAGES that can be imported.
+        """
         check_tensor_parallel(model, args.tensor_parallel_size)
+        dtype = _dtype(args.dtype, model, device)
+        attention = _attention(args.attention_backend, device, dtype, installed)
         return cls(
             model=model,
             device=device,
-            dtype=_dtype(args.dtype, model, device),
-            attention_backend=_attention(args.attention_backend, device),
+            dtype=dtype,
+            attention_backend=attention,
             tensor_parallel_size=args.tensor_parallel_size,
             context_length=_context(args.max_seq_len_override, model),
             max_running_requests=args.max_running_requests,
@@ -65,6 +77,7 @@ class EngineConfig:
             dummy_weights=args.dummy_weight,
             # On a CPU, scheduler and engine would take the cores from each other.
             overlap=args.overlap == "on" or (args.overlap == "auto" and device == "cuda"),
+            graph_max_batch=_graphs(args, device, attention),
         )
 
     @property
@@ -101,16 +114,35 @@ def _dtype(wanted: str, model: ModelConfig, device: str) -> str:
     return "float32" if device == "cpu" or model.dtype not in BYTES else model.dtype
 
 
-def _attention(wanted: str, device: str) -> str:
-    absent = sorted({FLASH.get(name, name) for name in wanted.split(",")} & PACKAGES.keys())
-    if absent and device == "cpu":
-        needs = " and ".join(f"{name} needs an NVIDIA GPU and the package {PACKAGES[name]}" for name in absent)
+def _attention(wanted: str, device: str, dtype: str, installed: Container[str]) -> str:
+    """One name, or "prefill,decode" where they differ."""
+    automatic = "fi" if device == "cuda" and dtype != "float32" and PACKAGES["fi"] in installed else "torch"
+    names = [automatic if name == "auto" else FLASH.get(name, name) for name in wanted.split(",")]
+    chosen = sorted(set(names) & PACKAGES.keys())
+    if chosen and device == "cpu":
+        needs = " and ".join(f"{name} needs an NVIDIA GPU and the package {PACKAGES[name]}" for name in chosen)
         raise UsageError(f"--attention-backend {wanted}: {needs}, and this is a CPU; use --attention-backend torch")
-    if absent:
+    if "fa" in chosen:
+        raise UsageError(f"--attention-backend {wanted}: fa is not part of this version; use fi, torch or auto")
+    if chosen and dtype == "float32":
         raise UsageError(
-            f"--attention-backend {wanted}: {', '.join(absent)} is not part of this version; use torch or auto"
+            f"--attention-backend {wanted}: {', '.join(chosen)} computes in 16 bits only; "
+            "use --dtype bfloat16, or --attention-backend torch"
         )
-    return "torch"
+    if absent := [PACKAGES[name] for name in chosen if PACKAGES[name] not in installed]:
+        raise UsageError(
+            f"--attention-backend {wanted}: the package {absent[0]} is not installed; "
+            "pip install minisgl[gpu], or use --attention-backend torch"
+        )
+    return names[0] if len(set(names)) == 1 else ",".join(names)
+
+
+def _graphs(args: LaunchArgs, device: str, attention: str) -> int:
+    """The largest batch to capture: a CPU has no graphs, and the torch backend's shapes change with every step."""
+    if device == "cpu" or attention.split(",")[-1] == "torch":
+        return 0
+    rows = min(args.max_running_requests, args.max_prefill_length)
+    return min(rows, GRAPH_BATCH if args.cuda_graph_max_bs is None else args.cuda_graph_max_bs)
 
 
 def _context(wanted: int | None, model: ModelConfig) -> int:

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minisgl.attention.torch import TorchAttention
+from minisgl.attention import backends
+from minisgl.attention.base import AttentionBackend
 from minisgl.device import available_memory
 from minisgl.distributed.group import Group
 from minisgl.engine.batch import NOT_KNOWN, NOTHING, Batch, Sampled, Sampling
 from minisgl.engine.config import EngineConfig
+from minisgl.engine.graph import DecodeGraphs, graph_sizes
 from minisgl.engine.memory import NO_ROOM_FOR_CACHE, NO_ROOM_FOR_WEIGHTS, CacheSize, is_out_of_memory, size_cache
 from minisgl.engine.sampler import sample
 from minisgl.errors import StartError
@@ -73,8 +75,12 @@ class Engine:
                     dtype=dtype,
                     device=config.device,
                 )
-            self.attention = TorchAttention(self.pool, self.model.num_heads)
-            self.last = torch.zeros(config.num_rows, dtype=torch.int64, device=config.device)  # sampled last, by row
+            self.attention = backends.build(config.attention_backend, self.pool, self.model.num_heads)
+            # What each row sampled last, and an entry for the padding of graphs.
+            self.last = torch.zeros(config.num_rows + 1, dtype=torch.int64, device=config.device)
+            self.graphs: DecodeGraphs | None = None
+            if config.graph_max_batch:
+                self.graphs = self._capture(phase)
         # A GPU computes while its launch has returned; on a CPU a thread of its own does the same.
         overlaps = config.overlap and config.device == "cpu"
         self._worker = ThreadPoolExecutor(1, "engine") if overlaps else None
@@ -106,6 +112,17 @@ class Engine:
             )
             self.launch(batch)()
 
+    def _capture(self, phase: Phase) -> DecodeGraphs:
+        most_pages = -(-self.context_length // self.config.page_size)
+
+        def freeze(size: int) -> AttentionBackend:
+            frozen = self.attention.freeze(size, most_pages)
+            assert frozen is not None, "the configuration allows graphs only for a backend that can be captured"
+            return frozen
+
+        sizes = graph_sizes(self.config.graph_max_batch)
+        return DecodeGraphs(self.model, freeze, self.last, sizes, lambda done, total: phase("graphs", done, total))
+
     def facts(self) -> EngineFacts:
         config, pages = self.config, self.cache_size.pages
         return EngineFacts(
@@ -114,9 +131,11 @@ class Engine:
             dtype=config.dtype,
             attention_backend=config.attention_backend,
             tensor_parallel_size=config.tensor_parallel_size,
+            vocabulary_size=config.model.vocab_size,
             context_length=self.context_length,
             max_running_requests=config.num_rows,
             max_step_tokens=config.max_step_tokens,
+            cuda_graph_batch_sizes=self.graphs.sizes if self.graphs else [],
             overlap=config.overlap,
             cache_type=config.cache_type,
             weight_bytes=self.weight_bytes,
@@ -144,6 +163,13 @@ class Engine:
             return drawn.send_home() if drawn is not None else lambda: NOTHING
 
     def _logits(self, batch: Batch) -> torch.Tensor | None:
+        if len(batch.scrub):
+            self.pool.scrub(self._to_device(batch.scrub))
+        if self.graphs is not None and (graph := self.graphs.find(batch)) is not None:
+            logits = graph.replay(batch)
+            if logits is None or len(batch.sampled) == len(batch.counts):
+                return logits
+            return logits[self._to_device(batch.sampled)]
         ends = np.cumsum(batch.counts)
         first = np.repeat(batch.starts - (ends - batch.counts), batch.counts)
         positions = self._to_device(first + np.arange(len(first)))
@@ -152,8 +178,6 @@ class Engine:
             rows = np.repeat(batch.rows, batch.counts)[unknown]
             tokens[self._to_device(unknown)] = self.last[self._to_device(rows)]
         wanted = self._to_device(ends[batch.sampled] - 1)
-        if len(batch.scrub):
-            self.pool.scrub(self._to_device(batch.scrub))
         self.attention.begin(batch.starts, batch.counts, batch.pages)
         return self.model.forward(tokens, positions, wanted, self.attention)
 

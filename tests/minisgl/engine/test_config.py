@@ -6,6 +6,7 @@ import pytest
 
 from minisgl.args import LaunchArgs
 from minisgl.engine.config import EngineConfig
+from minisgl.engine.graph import graph_sizes
 from minisgl.engine.memory import SLACK_BYTES, size_cache
 from minisgl.errors import StartError, UsageError
 from minisgl.models.config import ModelConfig, RopeConfig
@@ -126,3 +127,42 @@ def test_fewer_tokens_than_a_page_are_refused() -> None:
 @pytest.mark.parametrize(("wanted", "device", "overlaps"), [("auto", "cpu", False), ("on", "cpu", True)])
 def test_a_cpu_overlaps_only_when_asked(wanted: str, device: str, overlaps: bool) -> None:
     assert resolve(overlap=wanted).overlap == overlaps
+
+
+@pytest.mark.parametrize(
+    ("args", "installed", "decided"),
+    [
+        ({}, ["flashinfer-python"], ("fi", 256)),
+        ({}, [], ("torch", 0)),
+        ({"dtype": "float32"}, ["flashinfer-python"], ("torch", 0)),
+        ({"attention_backend": "torch,fi"}, ["flashinfer-python"], ("torch,fi", 256)),
+        ({"attention_backend": "fi,torch"}, ["flashinfer-python"], ("fi,torch", 0)),
+        ({"attention_backend": "fi,fi", "cuda_graph_max_bs": 8}, ["flashinfer-python"], ("fi", 8)),
+        ({"cuda_graph_max_bs": 0}, ["flashinfer-python"], ("fi", 0)),
+        ({"max_running_requests": 5}, ["flashinfer-python"], ("fi", 5)),
+    ],
+)
+def test_what_a_gpu_gets(args: dict[str, Any], installed: list[str], decided: tuple[str, int]) -> None:
+    config = EngineConfig.resolve(LaunchArgs(model_path="m", **args), MODEL, "cuda", installed)
+    assert (config.attention_backend, config.graph_max_batch) == decided
+    assert config.overlap
+
+
+@pytest.mark.parametrize(
+    ("args", "installed", "sentence"),
+    [
+        ({"attention_backend": "fi"}, [], "flashinfer-python is not installed; pip install minisgl"),
+        ({"attention_backend": "fi", "dtype": "float32"}, ["flashinfer-python"], "16 bits only; use --dtype bfloat16"),
+    ],
+)
+def test_a_gpu_without_what_it_needs(args: dict[str, Any], installed: list[str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        EngineConfig.resolve(LaunchArgs(model_path="m", **args), MODEL, "cuda", installed)
+
+
+def test_graph_sizes_are_few_and_end_with_the_largest() -> None:
+    assert graph_sizes(0) == []
+    assert graph_sizes(1) == [1]
+    assert graph_sizes(6) == [1, 2, 4, 6]
+    assert graph_sizes(256)[-1] == 256
+    assert len(graph_sizes(256)) == 13

@@ -1,0 +1,37 @@
+"""Two backends as one: the first for requests with several tokens, the second for those with one."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from minisgl.attention.base import AttentionBackend
+
+
+class PairAttention(AttentionBackend):
+    """Each half sees only its own requests; both write to the same pool."""
+
+    def __init__(self, prefill: AttentionBackend, decode: AttentionBackend) -> None:
+        super().__init__(prefill.pool, prefill.num_heads)
+        self.prefill, self.decode = prefill, decode
+
+    def begin(self, starts: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
+        single = self._num_single = int(np.count_nonzero(counts == 1))
+        self._has_prefill = single < len(counts)
+        if single:
+            self.decode.begin(starts[:single], counts[:single], pages[:single])
+        if self._has_prefill:
+            self.prefill.begin(starts[single:], counts[single:], pages[single:])
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        single = self._num_single
+        if not self._has_prefill:
+            return self.decode.attend(layer, q, k, v)
+        if not single:
+            return self.prefill.attend(layer, q, k, v)
+        decoded = self.decode.attend(layer, q[:single], k[:single], v[:single])
+        return torch.cat((decoded, self.prefill.attend(layer, q[single:], k[single:], v[single:])))
+
+    def freeze(self, size: int, most_pages: int) -> AttentionBackend | None:
+        return self.decode.freeze(size, most_pages)

@@ -1,0 +1,90 @@
+"""Each backend's attention equals the plain torch one, over shapes, pages, cached prefixes and batches."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from minisgl.attention import backends
+from minisgl.kvcache.pool import KVPool
+
+LAYERS, NUM_TOKENS = 2, 6144
+SHAPES = [(16, 8, 128), (40, 8, 128), (32, 8, 128), (14, 2, 64), (9, 3, 64), (8, 8, 128), (16, 4, 256)]
+STEPS = {
+    "decode": [(length, 1) for length in (0, 1, 15, 16, 63, 300, 1000)],
+    "prefill": [(0, 33), (0, 1000), (0, 5)],
+    "chunks": [(16, 70), (333, 40), (1, 128)],
+    "mixed": [(77, 1), (500, 1), (0, 64), (100, 31)],
+}
+
+
+def relative_error(ours: torch.Tensor, reference: torch.Tensor) -> float:
+    return float((ours.double() - reference.double()).norm() / reference.double().norm())
+
+
+@pytest.mark.parametrize("name", ["fi"])
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), SHAPES)
+@pytest.mark.parametrize("page_size", [1, 16, 64, 256])
+def test_a_backend_equals_plain_torch(name: str, heads: int, kv_heads: int, dim: int, page_size: int) -> None:
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+
+    def pool() -> KVPool:
+        return KVPool(
+            num_layers=LAYERS,
+            num_pages=NUM_TOKENS // page_size,
+            page_size=page_size,
+            num_kv_heads=kv_heads,
+            head_dim=dim,
+            dtype=torch.bfloat16,
+            device="cuda",
+        )
+
+    pools = pool(), pool()
+    for cache in (pools[0].k, pools[0].v):
+        cache.normal_()
+    pools[1].k.copy_(pools[0].k)
+    pools[1].v.copy_(pools[0].v)
+    reference, ours = backends.build("torch", pools[0], heads), backends.build(name, pools[1], heads)
+    for step, parts in STEPS.items():
+        starts, counts = (np.array(column, np.int32) for column in zip(*parts, strict=True))
+        width = -(-int((starts + counts).max()) // page_size)
+        needed = -(-(starts + counts) // page_size)
+        free = random.permutation(NUM_TOKENS // page_size).astype(np.int32)
+        pages = np.zeros((len(parts), width), np.int32)
+        if needed.sum() > len(free):
+            continue  # pages of 256 are too few for this step
+        for row, count in enumerate(needed):
+            pages[row, :count], free = free[:count], free[count:]
+        tokens = int(counts.sum())
+        q, k, v = (
+            torch.randn(tokens, n, dim, dtype=torch.bfloat16, device="cuda") for n in (heads, kv_heads, kv_heads)
+        )
+        for backend in (reference, ours):
+            backend.begin(starts, counts, pages)
+        for layer in range(LAYERS):
+            error = relative_error(ours.attend(layer, q, k, v), reference.attend(layer, q, k, v))
+            assert error < 1e-2, f"{step}, layer {layer}"
+    for ours_cache, reference_cache in zip((pools[1].k, pools[1].v), (pools[0].k, pools[0].v), strict=True):
+        assert torch.equal(ours_cache, reference_cache)
+
+
+@pytest.mark.parametrize(("size", "real"), list(itertools.product([4, 256], [1, 3, 4])))
+def test_a_frozen_decode_equals_the_eager_one(size: int, real: int) -> None:
+    pool = KVPool(
+        num_layers=1, num_pages=256, page_size=16, num_kv_heads=8, head_dim=128, dtype=torch.bfloat16, device="cuda"
+    )
+    pool.k.normal_()
+    pool.v.normal_()
+    eager = backends.build("fi", pool, 16)
+    frozen = eager.freeze(size, 40)
+    assert frozen is not None
+    starts = np.array([5, 200, 33, 16][:real], np.int32)
+    pages = np.random.default_rng(1).permutation(256)[: real * 40].astype(np.int32).reshape(real, -1)
+    q, k, v = (torch.randn(size, n, 128, dtype=torch.bfloat16, device="cuda") for n in (16, 8, 8))
+    counts = np.ones(real, np.int32)
+    eager.begin(starts, counts, pages)
+    expected = eager.attend(0, q[:real], k[:real], v[:real]).clone()
+    frozen.begin(starts, counts, pages)
+    assert relative_error(frozen.attend(0, q, k, v)[:real], expected) < 1e-2

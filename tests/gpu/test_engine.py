@@ -1,0 +1,97 @@
+"""The engine on a GPU: graphs, overlap and ranks change no token."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from minisgl.args import LaunchArgs
+from minisgl.messages import DecodeParams, Generate, SamplingParams
+from minisgl.scheduler.driver import Driver, build_engine
+from support.checkpoints import oracle_greedy, save_tiny
+
+PROMPTS = [np.random.default_rng(size).integers(0, 96, size).tolist() for size in (1, 30, 5, 12, 70, 3)]
+HEAD_DIM = {"head_dim": 64}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("qwen3")
+    save_tiny(path, "qwen3", **HEAD_DIM)
+    return path
+
+
+def driver(folder: Path, **args: Any) -> Driver:
+    defaults: dict[str, Any] = {"device": "cuda", "num_pages": 256, "page_size": 16, "memory_ratio": 0.3}
+    return Driver(build_engine(LaunchArgs(model_path=str(folder), **(defaults | args))))
+
+
+def test_graphs_and_overlap_change_no_token(folder: Path) -> None:
+    greedy = SamplingParams(40, temperature=0, ignore_eos=True)
+    plain = driver(folder, dtype="bfloat16", cuda_graph_max_bs=0, overlap="off").generate(PROMPTS, greedy)
+    captured = driver(folder, dtype="bfloat16", cuda_graph_max_bs=8, overlap="on")
+    assert captured.engine.facts().cuda_graph_batch_sizes == [1, 2, 4, 8]
+    assert captured.generate(PROMPTS, greedy) == plain
+
+
+def test_a_replayed_graph_gives_the_logits_of_the_eager_step_bit_for_bit(folder: Path) -> None:
+    server = driver(folder, dtype="bfloat16", cuda_graph_max_bs=8)
+    for uid, prompt in enumerate(PROMPTS):  # they end one after the other, so that the batch shrinks
+        server.scheduler.add(_ask(uid, prompt, 10 + 6 * uid))
+    checked = 0
+    original = server.engine._logits
+    graphs = server.engine.graphs
+
+    def compared(batch: Any) -> torch.Tensor | None:
+        nonlocal checked
+        captured = original(batch)
+        if graphs is not None and graphs.find(batch) is not None and captured is not None:
+            captured = captured.clone()
+            if len(batch.counts) in graphs.sizes:  # the same shapes, so the same kernels
+                server.engine.graphs = None
+                eager = original(batch)
+                server.engine.graphs = graphs
+                assert eager is not None
+                assert torch.equal(captured, eager)
+                checked += 1
+        return captured
+
+    server.engine._logits = compared  # type: ignore[method-assign]
+    while server.scheduler.has_work:
+        server.step()
+    assert checked > 5
+
+
+def test_float32_answers_are_those_of_transformers(tmp_path: Path) -> None:
+    oracle = save_tiny(tmp_path, "qwen3")
+    answers = driver(tmp_path, dtype="float32").generate(PROMPTS, SamplingParams(20, temperature=0, ignore_eos=True))
+    assert answers == [oracle_greedy(oracle, prompt, 20) for prompt in PROMPTS]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("own_nccl", [True, False], ids=["own", "torch"])
+def test_two_gpus_answer_as_one_model(own_nccl: bool, tmp_path: Path) -> None:
+    oracle = save_tiny(tmp_path, "qwen3")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | ({} if own_nccl else {"NO_PYNCCL": "1"})
+    with tempfile.TemporaryDirectory() as ipc:
+        command = [sys.executable, "-m", "support.rank", str(tmp_path), ipc, "2", "on", json.dumps(PROMPTS), "cuda"]
+        ranks = [
+            subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, env=environment, text=True)
+            for rank in range(2)
+        ]
+        said = [rank.communicate(timeout=120)[0].splitlines()[-1] for rank in ranks]
+    first, second = (json.loads(line) for line in said)
+    assert first["digests"] == second["digests"]
+    assert first["answers"] == [oracle_greedy(oracle, prompt, 12) for prompt in PROMPTS]
+
+
+def _ask(uid: int, prompt: list[int], max_tokens: int) -> Generate:
+    sampling = SamplingParams(max_tokens, temperature=0, ignore_eos=True)
+    return Generate(uid, np.array(prompt, np.int32).tobytes(), sampling, DecodeParams())
