@@ -253,6 +253,9 @@ def run_child(main: Callable[[Supervisor], None]) -> NoReturn:
         main(supervisor)
     except MiniSGLError as error:
         supervisor.fail(getattr(error, "reason", Reason.START_FAILED), str(error))
+    except PermissionError as error:  # of any file of the model, whoever reads it
+        where = error.filename or "a file"
+        supervisor.fail(Reason.MODEL_LOAD_FAILED, f"{where} cannot be read: {error.strerror}; check its owner and mode")
     except Exception:
         logger.exception("unexpected error")
         leave(EXIT_CHILD_DIED)

@@ -89,6 +89,12 @@ def test_a_reason_is_passed_on_and_ends_with_1(start: Callable[[str], Started]) 
     assert child.process.wait(10) == 1
 
 
+def test_a_file_without_permission_is_one_line(start: Callable[[str], Started]) -> None:
+    child = start("raise PermissionError(13, 'Permission denied', '/models/m/config.json')")
+    sentence = "/models/m/config.json cannot be read: Permission denied; check its owner and mode"
+    assert child.statuses()[-1] == Failed(Reason.MODEL_LOAD_FAILED, sentence)
+
+
 def test_an_unexpected_error_leaves_a_stack_and_ends_with_70(start: Callable[[str], Started]) -> None:
     child = start("1 / 0")
     assert child.process.stderr

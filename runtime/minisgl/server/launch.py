@@ -36,6 +36,7 @@ def serve(args: LaunchArgs, modules: Mapping[Role, str] = MODULES) -> int:
     log.setup("main", quiet=args.shell_mode)
     give_back = remember(0)
     ipc: Path | None = None
+    tree: Tree | None = None
     try:
         url = ""
         if args.shell_mode:
@@ -54,12 +55,13 @@ def serve(args: LaunchArgs, modules: Mapping[Role, str] = MODULES) -> int:
                 sys.stdout.write(greeting(url, args))
                 sys.stdout.flush()
 
-        Tree(args, ipc, door, started_at, modules, announce).run()
+        tree = Tree(args, ipc, door, started_at, modules, announce)
+        tree.run()
     except StartError as error:
         code = EXIT_USAGE if error.reason is Reason.INVALID_ARGUMENTS else EXIT_START_FAILED
-        return end(code, error.reason, str(error))
+        return end(code, error.reason, str(error), tree.culprit if tree else None)
     except BackendDied as error:
-        return end(EXIT_CHILD_DIED, Reason.CHILD_DIED, str(error))
+        return end(EXIT_CHILD_DIED, Reason.CHILD_DIED, str(error), tree.culprit if tree else None)
     finally:
         if ipc is not None:
             shutil.rmtree(ipc, ignore_errors=True)
@@ -68,9 +70,9 @@ def serve(args: LaunchArgs, modules: Mapping[Role, str] = MODULES) -> int:
     return 0
 
 
-def end(code: int, reason: Reason, message: str) -> int:
+def end(code: int, reason: Reason, message: str, process: str | None = None) -> int:
     """One line on stderr, one message for Kubernetes."""
-    leave(Termination(reason=reason, message=message))
+    leave(Termination(reason=reason, message=message, process=process))
     sys.stderr.write(f"minisgl: {message}\n")
     return code
 

@@ -15,6 +15,7 @@ from minisgl.process import Phase, Progress
 EVERY_SECONDS = 3.0  # between two lines about loading
 QUIET_SECONDS = 30.0  # a phase without progress for so long is told, and again after as long
 GIB = 2**30
+FOR_OTHERS = "frontend"  # the front end's phase until the others are ready: who is late is one of them
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class StartLog:
     def tell_the_late(self) -> None:
         """One line for each child whose phase makes no progress: a start that hangs must be seen while it hangs."""
         now = self._clock()
-        for process, stay in self._stays.items():
+        for process, stay in self._awaited().items():
             if now - max(stay.quiet_since, stay.late_at) >= QUIET_SECONDS:
                 stay.late_at = now
                 logger.warning(
@@ -95,7 +96,12 @@ class StartLog:
     def unready(self) -> str:
         """For a sentence: all who are not ready, each with its phase and since when."""
         now = self._clock()
-        return ", ".join(f"{process} in {_told(stay, now)}" for process, stay in self._stays.items()) or "the others"
+        return (
+            ", ".join(f"{process} in {_told(stay, now)}" for process, stay in self._awaited().items()) or "the others"
+        )
+
+    def _awaited(self) -> dict[str, Stay]:
+        return {process: stay for process, stay in self._stays.items() if stay.phase.name != FOR_OTHERS}
 
     def _tell_pace(self, process: str, stay: Stay, now: float) -> None:
         phase, rate, eta = stay.phase, stay.rate(now), stay.eta_seconds(now)

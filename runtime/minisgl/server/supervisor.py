@@ -43,6 +43,7 @@ class Tree:
         on_ready: Callable[[dict[str, float]], None] = lambda seconds: None,
     ) -> None:
         self._args, self._on_ready = args, on_ready
+        self.culprit: str | None = None  # the child whose end or silence ended the server
         self._log = StartLog(started_at)
         self._children: list[Child] = []
         self._opened = self._running = False
@@ -134,7 +135,8 @@ class Tree:
             return
         for child in self._children:  # one child's reason may explain another's death
             self._hear(child)
-        child = next((child for child in self._children if child.failed), dead[0])
+        child = culprit([child for child in self._children if child in dead or child.failed])
+        self.culprit = child.name
         if child.failed and not self._running:
             raise StartError(child.failed.reason, f"{child.name}: {child.failed.message}")
         where = "while serving" if self._running else self._log.where(child.name)
@@ -153,6 +155,7 @@ class Tree:
         for child in self._children:
             age = self._heartbeats.age_seconds(child.config.heartbeat_slot)
             if age > self._args.watchdog_timeout_seconds:
+                self.culprit = child.name
                 self._log_stacks()
                 raise self._died(f"{child.name} hangs: no heartbeat for {age:.0f} s while serving")
 
@@ -190,6 +193,11 @@ class Tree:
         for child in self._children:
             child.kill()
         reap_orphans(())
+
+
+def culprit(dead: list[Child]) -> Child:
+    """Whose end explains the others': who gave a reason, else who was killed, else the first."""
+    return min(dead, key=lambda child: (child.failed is None, (child.process.returncode or 0) >= 0))
 
 
 def child_configs(args: LaunchArgs, ipc: Path, listen_fd: int, started_at: float) -> list[ChildConfig]:

@@ -68,8 +68,7 @@ def test_a_phase_without_progress_is_told_while_it_hangs(
     log: StartLog, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     log.enter("scheduler-1", Phase("weights", 0, 100))
-    log.enter("frontend", Phase("frontend"))
-    log.leave("frontend")
+    log.enter("frontend", Phase("frontend"))  # it waits for the others
     caplog.clear()
     for _ in range(70):
         log.tell_the_late()
