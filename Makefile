@@ -5,10 +5,10 @@ PHASE := python3 .ci/phase
 PY := .venv/bin/python
 CLUSTER := PYTHONPATH=tests python3 -m cluster
 PYTEST := $(PY) -m pytest -q
-UNIT := tests/minisgl tests/minisgl_operator tests/contract
+UNIT := tests/minisgl tests/minisgl_operator tests/contract tests/faults
 .DEFAULT_GOAL := help
 .PHONY: help demo test venv model cluster-build cluster-up cluster-down kubeconfig image generate lint test-unit \
-        test-charts test-e2e figures clean-cache
+        test-charts test-e2e faults figures clean-cache
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,7 +69,10 @@ lint: venv-quiet  ## format, lint, types, layers, YAML, generated files up to da
 	@$(PY) -m minisgl_operator.generate --check
 
 test-unit: venv-quiet model-quiet  ## tests without root and without a cluster (minutes)
-	@$(PYTEST) $(UNIT) -m "not cluster"
+	@$(PYTEST) $(UNIT) -m "not cluster and not faults"
+
+faults: venv-quiet  ## the whole fault matrix: every process killed in every phase, without and with real ranks (minutes)
+	@$(PYTEST) tests/faults
 
 test-charts: venv-quiet  ## charts and manifests against their schemas; needs make cluster-build once
 	@$(PYTEST) tests/charts

@@ -1,17 +1,14 @@
 """A scheduler process without a model: it answers each prompt with the prompt itself, over and over.
 
-Speaks the real sockets and messages. `seed=666` fails that request; `seed=777` ends it with a sentence that says what
-was asked, as JSON. MINISGL_FAKE names a behaviour: `step=0.01` is
-the seconds of a step, `fail=REASON` fails the start, `die` ends in the first start phase, `hang` stops beating.
+Speaks the real sockets and messages. A request's seed may ask for a fault of its own: 666 fails it, 670 never gets a
+first token. `support.faults` names what the whole process can be asked for.
 """
 
-import json
 import os
 import time
 from pathlib import Path
 
 import numpy as np
-from msgspec.structs import asdict
 
 from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts
@@ -19,9 +16,10 @@ from minisgl.messages import TO_SCHEDULER, Abort, Finish, Generate, Opened, Stat
 from minisgl.process import Supervisor, run_child
 from minisgl.sockets import Inbox, Outbox
 from minisgl.termination import Reason
+from support import faults
 from support.words import CONTEXT
 
-FAKE = os.environ.get("MINISGL_FAKE", "")
+FAILS, STAYS = 666, 670  # seeds
 
 
 class Running:
@@ -34,30 +32,29 @@ class Running:
 
 
 def main(supervisor: Supervisor) -> None:
+    asked = faults.asked()
+    faults.hold_phases()
     supervisor.phase("weights", 0, 100)
-    if FAKE.startswith("fail="):
-        raise StartError(Reason(FAKE.removeprefix("fail=")), "the fake was told to fail")
-    if FAKE == "die":
-        time.sleep(0.5)
+    if reason := asked.get("fail"):
+        raise StartError(Reason(reason), "the fake was told to fail")
+    if "die" in asked:
         os._exit(9)
-    if FAKE == "load":
-        time.sleep(60)
+    supervisor.phase("warm-up")
     args, ipc = supervisor.config.launch_args, Path(supervisor.config.ipc)
     if supervisor.config.index > 0:
         supervisor.ready()
         while True:
             supervisor.beat()
             time.sleep(0.2)
-    inbox: Inbox[Generate | Abort] = Inbox(ipc, "scheduler", TO_SCHEDULER)
+    inbox: Inbox[Generate | Abort] = Inbox(ipc, "scheduler", TO_SCHEDULER, supervisor.count_dropped)
     outbox = Outbox(ipc, "detokenizer")
     supervisor.ready(facts(args.max_running_requests))
-    step_seconds = float(FAKE.removeprefix("step=")) if FAKE.startswith("step=") else 0.001
     requests: dict[int, Running] = {}
     steps = 0
     while True:
         supervisor.beat()
         aborted = []
-        first = None if requests else inbox.get(0.5)
+        first = None if requests else inbox.get(0.2)
         for message in ([first] if first else []) + inbox.drain():
             if isinstance(message, Generate):
                 requests[message.uid] = Running(message)
@@ -68,7 +65,7 @@ def main(supervisor: Supervisor) -> None:
         stats = Stats(running, len(requests) - running, running * 16, 0, CONTEXT, steps)
         outbox.put(Step(*step, stats))
         if requests:
-            time.sleep(step_seconds)
+            time.sleep(faults.step_seconds() or 0.001)
 
 
 def one_step(requests: dict[int, Running], aborted: list[int], limit: int) -> tuple[bytes, bytes, bytes, tuple, dict]:
@@ -76,14 +73,11 @@ def one_step(requests: dict[int, Running], aborted: list[int], limit: int) -> tu
     opened, errors = [], {}
     for uid, running in list(requests.items())[:limit]:
         sampling = running.request.sampling
-        if sampling.seed == 666:
+        if sampling.seed == STAYS:
+            continue
+        if sampling.seed == FAILS:
             rows.append((uid, -1, Finish.ERROR))
             errors[uid] = "the fake was told to fail this request"
-            del requests[uid]
-            continue
-        if sampling.seed == 777:
-            rows.append((uid, -1, Finish.ERROR))
-            errors[uid] = json.dumps({**asdict(sampling), "priority": running.request.priority})
             del requests[uid]
             continue
         if running.num_tokens == 0:

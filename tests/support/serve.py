@@ -1,17 +1,23 @@
-"""`python -m support.serve …`: the real command line with the fake scheduler in its spawn table.
+"""`python -m support.serve …`: the real command line with another scheduler in its spawn table.
 
-`MINISGL_FAKE=impatient` also shortens the watchdog's minute to two seconds.
+`MINISGL_SCHEDULER` is `fake` (no model) or `faulty` (the real one, which can be asked for faults). The termination
+message goes to the file `MINISGL_TERMINATION_LOG`.
 """
 
+import functools
 import os
 import sys
+from pathlib import Path
 
 from minisgl.argv import parse_args
-from minisgl.server import supervisor
+from minisgl.server import launch, progress
 from minisgl.server.child import MODULES
-from minisgl.server.launch import serve
+from support import faults
 
 if __name__ == "__main__":
-    if os.environ.get("MINISGL_FAKE") == "impatient":
-        supervisor.HEARTBEAT_SECONDS = 2.0
-    sys.exit(serve(parse_args(sys.argv[1:]), {**MODULES, "scheduler": "support.fake_scheduler"}))
+    if quiet := faults.asked().get("quiet"):
+        progress.QUIET_SECONDS = float(quiet)
+    if path := os.environ.get("MINISGL_TERMINATION_LOG"):
+        launch.leave = functools.partial(launch.leave, path=Path(path))
+    scheduler = f"support.{os.environ.get('MINISGL_SCHEDULER', 'fake')}_scheduler"
+    sys.exit(launch.serve(parse_args(sys.argv[1:]), {**MODULES, "scheduler": scheduler}))

@@ -7,28 +7,47 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
 TESTS = Path(__file__).resolve().parents[1]
-START_SECONDS = 60  # two cores shared with other test runs
+START_SECONDS = 90  # two cores shared with other test runs
+SLACK = 3  # stretches the fault matrix's times, which are a free machine's
+
+
+TINY = ("--device=cpu", "--dummy-weight", "--num-tokens=8192")  # what the real scheduler needs on `save_dummy`'s folder
 
 
 class Server:
-    """`python -m minisgl` (or with the fake scheduler, the default) on a free port."""
+    """`python -m support.serve` on a free port, with the fake scheduler or the real one that obeys `fake`'s faults."""
 
     def __init__(
-        self, model: Path, *arguments: str, module: str = "support.serve", fake: str = "", prefix: tuple[str, ...] = ()
+        self,
+        model: Path,
+        *arguments: str,
+        module: str = "support.serve",
+        scheduler: Literal["fake", "faulty"] = "fake",
+        fake: str = "",
+        prefix: tuple[str, ...] = (),
     ) -> None:
         self.started_at = time.monotonic()
-        self.log_path = model / f"server-{time.monotonic_ns()}.log"
-        environment = os.environ | {"PYTHONPATH": str(TESTS), "MINISGL_FAKE": fake, "OMP_NUM_THREADS": "1"}
+        name = f"server-{time.monotonic_ns()}"
+        self.log_path, self.termination_path = model / f"{name}.log", model / f"{name}.termination"
+        self.termination_path.touch()  # as Kubernetes does
+        environment = os.environ | {
+            "PYTHONPATH": str(TESTS),
+            "OMP_NUM_THREADS": "1",
+            "MINISGL_FAKE": fake,
+            "MINISGL_SCHEDULER": scheduler,
+            "MINISGL_TERMINATION_LOG": str(self.termination_path),
+        }
         command = [sys.executable, "-m", module, "--model-path", str(model), "--served-model-name", "tiny"]
         if not any(argument.startswith("--port") for argument in arguments):
             command += ["--port", "0"]
@@ -65,6 +84,22 @@ class Server:
         self.client.base_url = self.url
         return self
 
+    def wait_phase(self, process: str, phase: str) -> Server:
+        """Until /startupz says that this process is in this phase, and all processes are there."""
+        port = self.wait_for(lambda: listeners(list(self.pids().values())), START_SECONDS)
+        self.url = f"http://127.0.0.1:{int(next(iter(port)).rpartition(':')[2], 16)}"
+        self.client.base_url = self.url
+        self.wait_for(lambda: self.phases().get(process) == phase, START_SECONDS)
+        return self
+
+    def phases(self) -> dict[str, str]:
+        """Process -> its start phase."""
+        try:
+            places = self.client.get("/startupz").json().get("processes", {})
+        except httpx.HTTPError:
+            return {}
+        return {process: place["phase"] for process, place in places.items()}
+
     def wait_for(self, condition: Callable[[], Any], seconds: float) -> Any:
         """The condition's first true value; fails with the log when the time is over or the server has ended."""
         deadline = time.monotonic() + seconds
@@ -92,18 +127,66 @@ class Server:
 
     def pids(self) -> dict[str, int]:
         """Process names, as in the log, to process ids: by the module and the order of start."""
-        pids = [self.process.pid, *descendants(self.process.pid)]
-        found: dict[str, int] = {"main": pids[0]}
-        for pid in sorted(pids[1:]):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            module = command[2] if len(command) > 2 else ""
-            if module == "minisgl.server.frontend":
-                found["frontend"] = pid
-            elif "scheduler" in module:
-                found[f"scheduler-{sum('scheduler' in name for name in found)}"] = pid
-            elif module == "minisgl.tokenizer.process":
-                found[f"words-{sum('words' in name for name in found)}"] = pid
-        return found
+        main = self.process.pid
+        by_room: dict[str, list[int]] = {}
+        for pid in sorted(descendants(main)):
+            command = read_or_nothing(pid, "cmdline").split("\0")
+            if len(command) > 2 and command[1] == "-m":
+                by_room.setdefault(command[2].split(".")[1], []).append(pid)
+        schedulers = [pid for room in by_room if "scheduler" in room for pid in by_room[room]]
+        *tokenizers, detokenizer = by_room.get("tokenizer") or [0]
+        found = {"main": main, "detokenizer": detokenizer, "frontend": by_room.get("server", [0])[0]}
+        found |= {f"scheduler-{rank}": pid for rank, pid in enumerate(schedulers)}
+        found |= {f"tokenizer-{index}": pid for index, pid in enumerate(tokenizers)}
+        return {name: pid for name, pid in found.items() if pid}
+
+    def ipc(self) -> Path:
+        """The private folder, by the heartbeats that the front end has mapped."""
+        maps = read_or_nothing(self.pids()["frontend"], "maps").splitlines()
+        return Path(next(line.split()[-1] for line in maps if line.endswith("heartbeats"))).parent
+
+
+class Stream:
+    """One client's open stream, read in a thread."""
+
+    def __init__(self, server: Server, prompt: Any = "abc", wait_lines: int = 3, **fields: Any) -> None:
+        self.server = server
+        self.body = {"prompt": prompt, "max_tokens": 3000, "ignore_eos": True, "stream": True} | fields
+        self.lines: list[str] = []
+        self._leaves = threading.Event()
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+        if wait_lines:
+            server.wait_for(lambda: len(self.lines) >= wait_lines, 20)
+
+    def _read(self) -> None:
+        try:
+            with self.server.client.stream("POST", "/v1/completions", json=self.body) as response:
+                for line in response.iter_lines():
+                    if line:
+                        self.lines.append(line)
+                    if self._leaves.is_set():
+                        return
+        except Exception as error:
+            self.lines.append(f"broken {error!r}")
+
+    def leave(self) -> None:
+        """Close the connection at the next line."""
+        self._leaves.set()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+    def last(self, seconds: float = 10) -> str:
+        self.thread.join(seconds)
+        assert not self.thread.is_alive(), "the stream hangs"
+        return self.lines[-1]
+
+
+def read_or_nothing(pid: int, file: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{file}").read_bytes().decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 @contextmanager
@@ -148,9 +231,9 @@ def listeners(pids: list[int]) -> set[str]:
     """`address:port` (hex) of every TCP socket in LISTEN that one of `pids` holds."""
     inodes = set()
     for pid in pids:
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            if (target := os.readlink(descriptor)).startswith("socket:["):
-                inodes.add(target[8:-1])
+        for descriptor in open_files(pid):
+            if descriptor.startswith("socket:["):
+                inodes.add(descriptor[8:-1])
     found = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
@@ -158,3 +241,11 @@ def listeners(pids: list[int]) -> set[str]:
             if fields[3] == "0A" and fields[9] in inodes:
                 found.add(fields[1])
     return found
+
+
+def open_files(pid: int) -> list[str]:
+    """Where a process's descriptors lead; nothing for one that has ended."""
+    try:
+        return [os.readlink(descriptor) for descriptor in Path(f"/proc/{pid}/fd").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []

@@ -1,0 +1,79 @@
+"""A3: a process that stands still, in a signal or in a collective, is found by its heartbeat; all stacks are logged."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.server import SLACK, TINY, Server, Stream, running, wait_gone
+
+pytestmark = pytest.mark.cpu
+
+IMPATIENT = "--watchdog-timeout-seconds=2"
+CHILDREN = ("frontend", "scheduler-0", "scheduler-1", "tokenizer-0", "detokenizer")
+
+
+class Watcher:
+    """Asks /livez until the server is gone."""
+
+    def __init__(self, server: Server) -> None:
+        self.answers: list[int] = []
+        self._url = f"{server.url}/livez"
+        self.thread = threading.Thread(target=self._ask, daemon=True)
+        self.thread.start()
+
+    def _ask(self) -> None:
+        try:
+            while True:
+                self.answers.append(httpx.get(self._url, timeout=10).status_code)
+                time.sleep(0.05)
+        except httpx.HTTPError:
+            return
+
+
+def stacks(log: str) -> dict[str, str]:
+    """Process -> its dumped stacks."""
+    parts = log.split("ERROR main stacks process=")[1:]
+    return {part.partition("\n")[0]: part.partition("\n")[2] for part in parts}
+
+
+@pytest.mark.parametrize("process", ["scheduler-1", "tokenizer-0"])
+def test_a_stopped_process_ends_the_server(model: Path, process: str) -> None:
+    with running(model, "--tp=2", "--num-tokenizer=1", IMPATIENT, fake="step=0.02") as server:
+        stream, watcher, pids = Stream(server), Watcher(server), server.pids()
+        os.kill(pids[process], signal.SIGSTOP)
+        assert server.wait_end(10 * SLACK) == 70
+        assert f"{process} hangs: no heartbeat for" in server.log
+        assert '"error"' in stream.last()
+        watcher.thread.join(5)
+        assert watcher.answers[0] == 200
+        assert 503 in watcher.answers
+        told = stacks(server.log)
+        assert set(told) == {"main", *CHILDREN}
+        assert all("File" in told[name] for name in ("main", *CHILDREN)), told
+        wait_gone(list(pids.values()), 5)
+
+
+def test_a_hung_collective_ends_the_server_and_the_log_has_the_line_that_hangs(model: Path) -> None:
+    with running(model, "--tp=2", "--num-tokenizer=1", *TINY, IMPATIENT, scheduler="faulty", fake="hang=7") as server:
+        pids = server.pids()
+        stream = Stream(server, [7, 8, 9], wait_lines=0)
+        assert server.wait_end(10 * SLACK) == 70
+        assert '"error"' in stream.last()
+        told = stacks(server.log)
+        assert "hang_for_ever" in told["scheduler-1"]
+        assert "all_reduce" in told["scheduler-0"]
+        wait_gone(list(pids.values()), 5)
+
+
+def test_a_working_server_is_never_taken_for_hung(model: Path) -> None:
+    with running(model, "--num-tokenizer=1", "--watchdog-timeout-seconds=1", fake="step=0.3") as server:
+        stream = Stream(server, max_tokens=12)
+        assert stream.last(20) == "data: [DONE]"
+        time.sleep(2)  # idle, longer than the watchdog's time
+        assert server.client.get("/livez").status_code == 200
+        assert server.complete("abc", max_tokens=1).status_code == 200

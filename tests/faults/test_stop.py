@@ -1,0 +1,99 @@
+"""A6, A7, A8: how a server ends that is told to."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.server import SLACK, Server, Stream, running, wait_gone
+
+pytestmark = pytest.mark.cpu
+
+SLOW = "step=0.02"  # 50 tokens a second: a request of 3000 stays open
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.faults)])
+def test_an_idle_server_ends_at_once_and_leaves_no_folder(model: Path, end: int) -> None:
+    with running(model, "--num-tokenizer=4") as server:
+        ipc, pids = server.ipc(), list(server.pids().values())
+        assert ipc.stat().st_mode & 0o777 == 0o700
+        started = time.monotonic()
+        server.process.send_signal(end)
+        assert server.wait_end(2 * SLACK) == 0
+        assert time.monotonic() - started < 2 * SLACK
+        wait_gone(pids, 1)
+        assert not ipc.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
+def test_as_pid_1_it_ends_on_sigterm_and_reaps_orphans(model: Path) -> None:
+    with running(model, "--num-tokenizer=4", prefix=("unshare", "-pf", "--mount-proc")) as server:
+        [main] = below(server.process.pid)
+        orphan = "import os, time; os.fork() or os.fork() or (time.sleep(0.3), os._exit(0))"
+        entering = ["nsenter", "-t", str(main), "-p", sys.executable, "-c", orphan]
+        subprocess.run(entering, check=True, timeout=30)
+        time.sleep(1)
+        states = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in below(main)]
+        assert "Z" not in states
+        assert server.complete("abc", max_tokens=1).status_code == 200
+        started = time.monotonic()
+        os.kill(main, signal.SIGTERM)
+        assert server.wait_end(2 * SLACK) == 0
+        assert time.monotonic() - started < 2 * SLACK
+
+
+def below(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_64_open_streams_end_well_in_a_drain(model: Path) -> None:
+    with running(model, "--drain-delay-seconds=2", fake="step=0.03") as server:
+        streams = [Stream(server, max_tokens=200, wait_lines=0) for _ in range(64)]
+        server.wait_for(lambda: all(stream.lines for stream in streams), 30)
+        pids = list(server.pids().values())
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for(lambda: server.client.get("/readyz").status_code == 503, SLACK)
+        assert server.client.get("/livez").status_code == 200
+        assert server.complete("abc", max_tokens=1).status_code == 200  # still in the delay
+        late = server.wait_for(lambda: refused(server), 10)
+        assert late.headers["connection"] == "close"
+        assert int(late.headers["retry-after"]) > 0
+        assert late.json()["error"]["code"] == "draining"
+        assert {stream.last(60) for stream in streams} == {"data: [DONE]"}
+        assert server.wait_end(10) == 0
+        wait_gone(pids, 2)
+
+
+def refused(server: Server) -> httpx.Response | None:
+    answer = server.complete("abc", max_tokens=1)
+    return answer if answer.status_code == 503 else None
+
+
+def test_a_drain_has_an_end(model: Path) -> None:
+    with running(model, "--drain-timeout-seconds=1", fake=SLOW) as server:
+        stream = Stream(server)
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait_end(1 + 5 * SLACK) == 0
+        assert time.monotonic() - started > 0.9
+        assert "error" in json.loads(stream.last().removeprefix("data: "))
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.faults)])
+def test_a_second_signal_breaks_open_streams(model: Path, second: int) -> None:
+    with running(model, fake=SLOW) as server:
+        stream, pids = Stream(server), list(server.pids().values())
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for(lambda: server.client.get("/readyz").status_code == 503, SLACK)
+        started = time.monotonic()
+        server.process.send_signal(second)
+        assert server.wait_end(2 * SLACK) == 0
+        assert time.monotonic() - started < 2 * SLACK
+        wait_gone(pids, 1)
+        assert "error" in json.loads(stream.last().removeprefix("data: "))
