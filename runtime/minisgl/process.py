@@ -157,7 +157,7 @@ class Heartbeats:
 
 
 class Supervisor:
-    """The supervisor, as its child sees it. `phase`, `ready` and `beat` may be called from any thread."""
+    """The supervisor, as its child sees it. Its methods may be called from any thread."""
 
     def __init__(self, config: ChildConfig) -> None:
         self.config = config
@@ -191,8 +191,9 @@ class Supervisor:
         self.heartbeats.beat(self.config.heartbeat_slot, at)
 
     def count_dropped(self) -> None:
-        """Say that a message made no sense and was dropped; the front end tells it as a metric. From one thread."""
-        self.heartbeats.count_dropped(self.config.heartbeat_slot)
+        """Say that a message made no sense and was dropped; the front end tells it as a metric."""
+        with self._writing:
+            self.heartbeats.count_dropped(self.config.heartbeat_slot)
 
     def listen(self, on_order: Callable[[Order], None]) -> None:
         """Hear the supervisor's orders, also those that came before this call; runs in the watching thread."""

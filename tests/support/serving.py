@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from models.__main__ import NAME, cache
 
@@ -24,11 +23,11 @@ PORT = re.compile(r"ready at http://[^:]+:(\d+)")
 class Serving:
     """One server on SmolLM2, or on the model of `flags`. One compute thread: two on busy cores are slower than one."""
 
-    def __init__(self, *flags: str, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(self, *flags: str) -> None:
         chosen = (
             flags if any(flag.startswith("--model") for flag in flags) else (f"--model-path={cache() / NAME}", *flags)
         )
-        command = [*prefix, sys.executable, "-m", "minisgl", "--port=0", "--served-model-name=m", "--device=cpu"]
+        command = [sys.executable, "-m", "minisgl", "--port=0", "--served-model-name=m", "--device=cpu"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [*command, *chosen], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
@@ -67,11 +66,6 @@ class Serving:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    def end(self, number: int = signal.SIGTERM, within: float = 20) -> int:
-        """Send a signal and give the exit code; a server that does not end is a failure."""
-        self.process.send_signal(number)
-        return self.process.wait(within)
-
     def tree(self) -> dict[str, int]:
         """The children by room, such as `scheduler`: pid."""
         found = {}
@@ -97,23 +91,3 @@ class Serving:
     def _read(self) -> None:
         assert self.process.stdout is not None
         self.lines.extend(iter(self.process.stdout.readline, ""))
-
-
-def are_gone(pids: list[int], within: float) -> bool:
-    """Whether all these processes have ended (a zombie has)."""
-    end = time.monotonic() + within
-    while any(is_alive(pid) for pid in pids):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except OSError:
-        return False
-
-
-Json = dict[str, Any]

@@ -147,6 +147,14 @@ def test_a_broken_folder_is_told_by_file(tmp_path: Path, name: str, text: str | 
     assert caught.value.reason is Reason.MODEL_LOAD_FAILED
 
 
+def test_whatever_happens_to_one_prompt_is_its_own_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder(save_words(tmp_path), load_tokenizer(tmp_path))
+    with monkeypatch.context() as broken:
+        broken.setattr(encoder, "_tokenizer", None)
+        assert encoder.encode(Tokenize(7, text="a")) == Tokenized(7, error="The prompt could not be tokenized.")
+    assert encoder.encode(Tokenize(8, text="a")).error is None
+
+
 def test_special_tokens_are_read_in_both_spellings() -> None:
     config: dict[str, Any] = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "pad_token": None}
     assert special_tokens(config) == {"bos_token": "<s>", "eos_token": "</s>"}
