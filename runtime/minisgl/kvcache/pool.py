@@ -44,9 +44,16 @@ class KVPool:
         self._k_slots[layer].index_copy_(0, slots, k)
         self._v_slots[layer].index_copy_(0, slots, v)
 
-    def gather(self, layer: int, pages: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def gather(
+        self, layer: int, pages: torch.Tensor, into: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Copy whole pages: `pages` int64 [n] to two tensors of [n, page_size * kv_heads * head_dim]."""
-        return self._k_pages[layer].index_select(0, pages), self._v_pages[layer].index_select(0, pages)
+        keys, values = self._k_pages[layer], self._v_pages[layer]
+        if into is None:
+            return keys.index_select(0, pages), values.index_select(0, pages)
+        torch.index_select(keys, 0, pages, out=into[0])
+        torch.index_select(values, 0, pages, out=into[1])
+        return into
 
     def scrub(self, pages: torch.Tensor) -> None:
         """Replace NaN and infinity in `pages` (int64): a failed request must not harm the next owner."""
