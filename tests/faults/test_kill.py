@@ -114,7 +114,7 @@ def is_unready_within(server: Server, seconds: float) -> bool:
     return True
 
 
-@pytest.mark.parametrize("phase", ["idle", "decode"])
+@pytest.mark.parametrize("phase", ["decode", pytest.param("idle", marks=pytest.mark.faults)])
 def test_a_killed_front_end_ends_the_server(model: Path, phase: str) -> None:
     with Server(model, fake=STEP["fake"]) as server:
         stream = bring_to(phase, server, "fake")

@@ -111,6 +111,7 @@ def test_a_reason_is_one_line_and_an_exit_code(model: Path, reason: str, code: i
 # ---- A28: more ranks than the machine or the model can take
 
 
+@pytest.mark.faults
 def test_heads_that_do_not_divide_are_refused_with_what_works(model: Path) -> None:
     with Server(model, *TINY, "--tp=3", scheduler="faulty") as server:
         server.wait_for(lambda: len(server.pids()) == 6, 20)
@@ -160,7 +161,7 @@ def seconds_of(server: Server, process: str) -> float:
 
 
 def test_an_ipc_address_in_use_is_one_line(model: Path) -> None:
-    with Server(model, fake="hold=warm-up:4") as server:
+    with Server(model, fake="hold=warm-up:2") as server:
         server.wait_phase("scheduler-0", "warm-up")
         (server.ipc() / "scheduler").mkdir()  # the folder is private and new: only the test can come between
         assert server.wait_end(20) == 1

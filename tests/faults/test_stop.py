@@ -20,7 +20,7 @@ SLOW = "step=0.02"  # 50 tokens a second: a request of 3000 stays open
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.faults)])
 def test_an_idle_server_ends_at_once_and_leaves_no_folder(model: Path, end: int) -> None:
-    with running(model, "--num-tokenizer=4") as server:
+    with running(model) as server:
         ipc, pids = server.ipc(), list(server.pids().values())
         assert ipc.stat().st_mode & 0o777 == 0o700
         started = time.monotonic()
@@ -63,8 +63,8 @@ def below(pid: int) -> list[int]:
 
 
 def test_64_open_streams_end_well_in_a_drain(model: Path) -> None:
-    with running(model, "--drain-delay-seconds=2", fake="step=0.03") as server:
-        streams = [Stream(server, max_tokens=200, wait_lines=0) for _ in range(64)]
+    with running(model, "--drain-delay-seconds=1", fake="step=0.03") as server:
+        streams = [Stream(server, max_tokens=120, wait_lines=0) for _ in range(64)]
         server.wait_for(lambda: all(stream.lines for stream in streams), 30)
         pids = list(server.pids().values())
         server.process.send_signal(signal.SIGTERM)
