@@ -23,6 +23,7 @@ from minisgl.server.front import Front
 from minisgl.server.generation import chat_completions, completions
 from minisgl.server.keys import Keys
 from minisgl.server.openai import ChatRequest, CompletionRequest, Sampling
+from minisgl.server.page import page
 
 Endpoint = Callable[..., Awaitable[Response]]
 STATUSES = ("200", "400", "401", "404", "413", "415", "499", "500", "503")
@@ -31,7 +32,7 @@ STATUSES = ("200", "400", "401", "404", "413", "415", "499", "500", "503")
 class Auth(Enum):
     """What a client must bring when the server has keys."""
 
-    OPEN = auto()  # probes, metrics, the API's description: nothing of the model, no compute
+    OPEN = auto()  # probes, metrics, the API's description, the page: nothing of the model, no compute
     KEY = auto()
 
 
@@ -181,6 +182,7 @@ ROUTES = (
     Route("GET", "/v1/models", models, Auth.KEY),
     Route("GET", "/v1/models/{name:path}", model, Auth.KEY, label="/v1/models/{id}"),
     Route("GET", "/server_info", server_info, Auth.KEY),
+    Route("GET", "/", page, Auth.OPEN),
     Route("GET", "/livez", livez, Auth.OPEN),
     Route("GET", "/readyz", readyz, Auth.OPEN),
     Route("GET", "/health", readyz, Auth.OPEN),
