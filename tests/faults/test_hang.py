@@ -71,7 +71,7 @@ def test_a_hung_collective_ends_the_server_and_the_log_has_the_line_that_hangs(m
 
 
 def test_a_working_server_is_never_taken_for_hung(model: Path) -> None:
-    with running(model, "--num-tokenizer=1", "--watchdog-timeout-seconds=1", fake="step=0.5") as server:
+    with running(model, "--watchdog-timeout-seconds=1", fake="step=0.5") as server:
         stream = Stream(server, max_tokens=4)
         assert stream.last(20) == "data: [DONE]"
         time.sleep(1.5)  # idle, longer than the watchdog's time

@@ -1,7 +1,7 @@
 """A1 and A2: whoever is killed, whenever: open requests end, the server ends, nothing stays, and the log says who.
 
-Eight of the 24 cases of A1 run with the fake scheduler each time, so that each process and each phase is met; one runs
-with real ranks. `make faults` runs all, with both.
+Eight of the 24 cases of A1 run with the fake scheduler each time, so that each process and each phase is met; and one
+with real ranks, by the command line that users type. `make faults` runs all, with both.
 """
 
 import contextlib
@@ -31,7 +31,6 @@ EVERY_RUN = {
     ("fake", "tokenizer-0", "drain"),
     ("fake", "detokenizer", "loading"),
     ("fake", "detokenizer", "decode"),
-    ("faulty", "scheduler-1", "decode"),
 }
 TREE = ("--tp=2", "--num-tokenizer=1")
 STEP = {"fake": "step=0.02", "faulty": "step=0.05"}
@@ -48,7 +47,7 @@ def bring_to(phase: str, server: Server, engine: str) -> Stream | None:
     """Let the server come to this phase; with a request in it where there can be one."""
     if phase in ("loading", "warm-up"):
         server.wait_phase("scheduler-0", {"loading": "weights", "warm-up": "warm-up"}[phase])
-        server.wait_for(lambda: len(server.pids()) == 6, 10)
+        server.wait_for(lambda: len(server.pids()) >= 4, 10)
         return None
     server.wait_ready()
     if phase == "idle":
@@ -79,6 +78,12 @@ def assert_error_event(line: str) -> None:
     assert error["type"] == "server_error"
 
 
+def smallest_tree(process: str) -> tuple[str, ...]:
+    """Flags of a server that has this process: each process costs a second of its start."""
+    ranks = ("--tp=2",) if process == "scheduler-1" else ()
+    return (*ranks, "--num-tokenizer=1") if process == "tokenizer-0" else ranks
+
+
 def faults_of(phase: str, engine: str) -> str:
     hold = {"loading": "hold=weights:60,", "warm-up": "hold=warm-up:60,"}.get(phase, "")
     return hold + STEP[engine]
@@ -86,7 +91,7 @@ def faults_of(phase: str, engine: str) -> str:
 
 @pytest.mark.parametrize(("engine", "process", "phase"), cases())
 def test_a_killed_child_ends_the_server(model: Path, engine: Any, process: str, phase: str) -> None:
-    flags = (*TREE, *TINY, "--max-prefill-length=16") if engine == "faulty" else TREE
+    flags = (*TREE, *TINY, "--max-prefill-length=16") if engine == "faulty" else smallest_tree(process)
     with Server(model, *flags, scheduler=engine, fake=faults_of(phase, engine)) as server:
         stream = bring_to(phase, server, engine)
         pids = server.pids()
@@ -142,10 +147,9 @@ MAIN_EVERY_RUN = ("loading", "decode")
     "phase", [pytest.param(phase, marks=() if phase in MAIN_EVERY_RUN else pytest.mark.faults) for phase in PHASES]
 )
 def test_a_killed_main_process_leaves_nobody_and_a_free_port(model: Path, phase: str) -> None:
-    with Server(model, *TREE, fake=faults_of(phase, "fake")) as server:
+    with Server(model, fake=faults_of(phase, "fake")) as server:
         bring_to(phase, server, "fake")
         pids = list(server.pids().values())
-        assert len(pids) == 6
         server.process.kill()
         wait_gone(pids, 2 * SLACK)
         port = int(server.url.rpartition(":")[2])
@@ -185,10 +189,12 @@ def test_a_killed_main_process_leaves_no_real_rank(model: Path) -> None:
 
 
 def test_the_command_line_that_users_type_dies_as_one_too(model: Path) -> None:
-    with running(model, *TINY, module="minisgl") as server:
+    with running(model, *TREE, *TINY, module="minisgl") as server:
         stream = Stream(server)
         pids = server.pids()
-        os.kill(pids["scheduler-0"], signal.SIGKILL)
+        assert len(pids) == 6
+        os.kill(pids["scheduler-1"], signal.SIGKILL)
         assert server.wait_end(5 * SLACK) == 70
         assert_error_event(stream.last(2 * SLACK))
+        assert "scheduler-1 was killed by SIGKILL while serving" in server.log
         wait_gone(list(pids.values()), 5)

@@ -76,7 +76,7 @@ def broken(name: str, folder: Path) -> Path:
     [
         ("missing", "ModelNotFound", "no such folder"),
         ("truncated weights", "ModelLoadFailed", "model.safetensors"),
-        ("a folder for a file", "ModelLoadFailed", "tokenizer.json"),
+        pytest.param("a folder for a file", "ModelLoadFailed", "tokenizer.json", marks=pytest.mark.faults),
         pytest.param("no config", "ModelNotFound", "config.json", marks=pytest.mark.faults),
         pytest.param("no weights", "ModelLoadFailed", "no weights", marks=pytest.mark.faults),
         pytest.param("another architecture", "UnsupportedModel", "NobodysModel", marks=pytest.mark.faults),
@@ -99,7 +99,9 @@ def test_a_folder_that_is_no_model_is_told_in_one_line(tmp_path: Path, name: str
         assert left["process"] in last
 
 
-@pytest.mark.parametrize(("reason", "code"), [("OutOfMemory", 1), ("InvalidArguments", 2)])
+@pytest.mark.parametrize(
+    ("reason", "code"), [pytest.param("OutOfMemory", 1, marks=pytest.mark.faults), ("InvalidArguments", 2)]
+)
 def test_a_reason_is_one_line_and_an_exit_code(model: Path, reason: str, code: int) -> None:
     with Server(model, fake=f"fail={reason}") as server:
         assert server.wait_end(30) == code
