@@ -230,6 +230,13 @@ class LaunchArgs(BaseModel):
             unit="SECONDS",
         ),
     ] = 60
+    metrics_compat: Annotated[
+        Literal["vllm", "none"],
+        flag(
+            "Server",
+            "vllm: /metrics also shows vLLM's names, which gateways, autoscalers and dashboards ask for.",
+        ),
+    ] = "vllm"  # those tools are configured with these names and know no others; the series cost nothing until read
     silent_output: Annotated[
         bool,
         flag("Server", "No log line per scheduler step."),

@@ -27,7 +27,7 @@ class FrontEnd:
     def __init__(self, folder: Path, **args: Any) -> None:
         self.generated: list[Generate] = []
         launch = LaunchArgs(model_path="org/name", served_model_name="tiny", **args)
-        heartbeats, metrics = Heartbeats(folder, 1), Metrics("tiny")
+        heartbeats, metrics = Heartbeats(folder, 1), Metrics("tiny", launch.metrics_compat)
         self._table = RequestTable(4, metrics, self._tokenize, self._generate)
         front = Front(launch, Health(heartbeats, ("frontend",), 60), metrics, self._table, created=0)
         heartbeats.beat(0)

@@ -33,6 +33,8 @@ class Front:
         self.context_length = min(facts.context_length, facts.kv_cache.tokens)
         # A tokenizer may know words that were added after the model was trained, and have no row in its weights.
         self.vocabulary_size = min(order.vocabulary_size, facts.vocabulary_size or order.vocabulary_size)
+        cache = facts.kv_cache
+        self.metrics.gauge("minisgl_kv_cache_info", str(cache.page_size), str(cache.pages)).set(1)
         self.health.info = ServerInfo(
             version=__version__,
             served_model_name=self.model_name,

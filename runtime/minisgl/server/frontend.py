@@ -51,7 +51,7 @@ class Frontend:
         self._supervisor, self._args = supervisor, config.launch_args
         ipc = Path(config.ipc)
         args = self._args
-        self._metrics = metrics = Metrics(args.served_model_name or args.model_path)
+        self._metrics = metrics = Metrics(args.served_model_name or args.model_path, args.metrics_compat)
         metrics.gauge("minisgl_build_info", __version__).set(1)
         for name in config.heartbeat_names:
             metrics.gauge("minisgl_process_up", name)

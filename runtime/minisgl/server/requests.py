@@ -55,6 +55,8 @@ class Ticket:
     opened_at: float
     state: State = State.IDLE
     prompt_len: int = 0
+    max_tokens: int = 0
+    first_token_at: float = 0.0
     last_token_at: float = 0.0
     num_tokens: int = 0
     _ids: bytes | None = None
@@ -145,7 +147,7 @@ class RequestTable:
     ) -> None:
         """Hand the request to the scheduler; its texts come through `ticket.next_text()`."""
         ticket.state = State.GENERATING
-        ticket.prompt_len = len(ids)
+        ticket.prompt_len, ticket.max_tokens = len(ids), sampling.max_tokens
         self._send_to_scheduler(Generate(ticket.uid, ids.astype("<i4").tobytes(), sampling, decode, priority))
 
     def receive(self, message: Tokenized | Texts) -> None:
@@ -163,7 +165,7 @@ class RequestTable:
         """The backend is gone: every open request ends with this error."""
         for ticket in list(self._tickets.values()):
             if ticket.state is State.GENERATING:
-                self._metrics.ends[Finish.ERROR].inc()
+                self._count_end(ticket, Finish.ERROR, time.monotonic())
             ticket.fail(BackendDied(message))
             self._remove(ticket)
 
@@ -198,6 +200,7 @@ class RequestTable:
         metrics, new_tokens = self._metrics, text.num_tokens - ticket.num_tokens
         if new_tokens > 0:
             if ticket.num_tokens == 0:
+                ticket.first_token_at = now
                 metrics.first_token.observe(now - ticket.opened_at)
                 metrics.prompt_tokens.inc(ticket.prompt_len)
                 metrics.cached_tokens.inc(text.cached_tokens)
@@ -206,8 +209,17 @@ class RequestTable:
             metrics.generation_tokens.inc(new_tokens)
             ticket.num_tokens, ticket.last_token_at = text.num_tokens, now
         if text.finish:
-            metrics.ends[text.finish].inc()
-            metrics.duration.observe(now - ticket.opened_at)
+            self._count_end(ticket, text.finish, now)
+
+    def _count_end(self, ticket: Ticket, finish: Finish, now: float) -> None:
+        metrics = self._metrics
+        metrics.ends[finish].inc()
+        metrics.duration.observe(now - ticket.opened_at)
+        metrics.prompt_sizes.observe(ticket.prompt_len)
+        metrics.answer_sizes.observe(ticket.num_tokens)
+        metrics.answer_limits.observe(ticket.max_tokens)
+        if ticket.num_tokens > 1:
+            metrics.per_token.observe((ticket.last_token_at - ticket.first_token_at) / (ticket.num_tokens - 1))
 
     def _abandon(self, ticket: Ticket) -> None:
         match ticket.state:
