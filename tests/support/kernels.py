@@ -100,6 +100,85 @@ def draw_tells_which_rows_failed(device: str) -> None:
             assert ((tokens >= 0) & (tokens < vocab)).all(), "an embedding is looked up for it, whatever it is"
 
 
+def close(ours: torch.Tensor, twin: torch.Tensor, steps: float = 1.0) -> None:
+    """Equal but for the last bit of 16, or a few."""
+    bit = 2.0**-7 if ours.dtype == torch.bfloat16 else 2.0**-10
+    torch.testing.assert_close(ours, twin, rtol=steps * bit, atol=steps * bit)
+
+
+@check
+def add_norm_equals_its_twin(device: str) -> None:
+    from minisgl.kernels.norm import add_norm, add_norm_twin
+
+    for tokens, size in [(1, 576), (3, 1024), (2, 96), (2, 5120), (1, 8192)] + [(500, 4096)] * (device == "cuda"):
+        for dtype in (torch.bfloat16, torch.float16):
+            x, delta = torch.randn(2, tokens, size, device=device).to(dtype)
+            weight = torch.randn(size, device=device).to(dtype)
+            kept = x.clone()
+            close(add_norm(x, delta, weight, 1e-6), add_norm_twin(kept, delta, weight, 1e-6), 2)
+            # The interpreter cuts a bfloat16 off where a GPU rounds it.
+            assert torch.equal(x, kept) or is_interpreted(device)
+            close(x, kept)
+
+
+@check
+def gate_equals_its_twin(device: str) -> None:
+    from minisgl.kernels.gate import gate, gate_twin
+
+    for tokens, width in [(1, 1536), (3, 96), (2, 3072)] + [(300, 17408)] * (device == "cuda"):
+        for dtype in (torch.bfloat16, torch.float16):
+            both = torch.randn(tokens, 2 * width, device=device).to(dtype) * 4
+            close(gate(both), gate_twin(both), 2)
+
+
+@check
+def place_heads_equals_its_twin(device: str) -> None:
+    from minisgl.kernels.heads import Shape, fits, place_heads, place_heads_twin
+
+    shapes = [(16, 8, 128), (9, 3, 64), (4, 1, 256), (5, 5, 16), (3, 1, 32)]
+    tokens, context, num_slots = 3 if is_interpreted(device) else 300, 40, 512
+    for heads, kv_heads, dim in shapes:
+        assert fits(dim)
+        for normed in (False, True):
+            random = {"device": device, "dtype": torch.bfloat16}
+            qkv = torch.randn(tokens, (heads + 2 * kv_heads) * dim, **random)
+            weights = torch.randn(2, dim, **random)
+            shape = Shape(heads, kv_heads, dim, (weights[0], weights[1], 1e-6) if normed else None)
+            angles = torch.rand(context, dim // 2, device=device) * 6
+            cos = torch.cat((angles.cos(), angles.cos()), dim=-1).bfloat16()
+            sin = torch.cat((-angles.sin(), angles.sin()), dim=-1).bfloat16()
+            positions = torch.randint(0, context, (tokens,), device=device)
+            slots = torch.randperm(num_slots, device=device)[:tokens]
+            caches = torch.zeros(2, 2, num_slots, kv_heads, dim, **random)
+            ours, twin = (
+                function(qkv, shape, (cos, sin), positions, slots, (cache[0], cache[1]))
+                for function, cache in zip((place_heads, place_heads_twin), caches, strict=True)
+            )
+            # The twin rounds once more, between the two products of a rotation.
+            close(ours, twin, 4)
+            close(caches[0][0], caches[1][0], 4)
+            assert torch.equal(caches[0][1], caches[1][1])
+            rest = torch.ones(num_slots, dtype=torch.bool, device=device)
+            rest[slots] = False
+            assert not caches[0][:, rest].any(), "other slots are left alone"
+
+
+@check
+def gemv_equals_its_twin(device: str) -> None:
+    from minisgl.kernels.gemv import MOST_ROWS, gemv, gemv_twin
+
+    shapes = [(40, 96), (130, 1024), (7, 1500), (24, 2048)]
+    if not is_interpreted(device):
+        shapes += [(4096, 1024), (6144, 1024), (1024, 3072), (151936, 1024), (34816, 5120), (5120, 17408)]
+    for outs, ins in shapes:
+        for rows in range(1, MOST_ROWS + 1):
+            for biased in (False, True):
+                x = torch.randn(rows, ins, device=device).bfloat16()
+                weight = (torch.randn(outs, ins, device=device) * ins**-0.5).bfloat16()
+                bias = torch.randn(outs, device=device).bfloat16() if biased else None
+                close(gemv(x, weight, bias), gemv_twin(x, weight, bias), 2)
+
+
 def main() -> None:
     wrong = {}
     for name, function in CHECKS.items():
