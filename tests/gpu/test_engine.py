@@ -33,12 +33,22 @@ def driver(folder: Path, **args: Any) -> Driver:
     return Driver(build_engine(LaunchArgs(model_path=str(folder), **(defaults | args))))
 
 
-def test_graphs_and_overlap_change_no_token(folder: Path) -> None:
-    greedy = SamplingParams(40, temperature=0, ignore_eos=True)
-    plain = driver(folder, dtype="bfloat16", cuda_graph_max_bs=0, overlap="off").generate(PROMPTS, greedy)
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"temperature": 0},
+        {"temperature": 0.8, "seed": 5},
+        {"temperature": 0.8, "seed": 5, "top_k": 20},
+        {"temperature": 0.8, "seed": 5, "repetition_penalty": 1.3, "logprobs": 2},
+    ],
+    ids=["greedy", "random", "top-k", "penalty"],
+)
+def test_graphs_and_overlap_change_no_token(asked: dict[str, Any], folder: Path) -> None:
+    wanted = SamplingParams(40, ignore_eos=True, **asked)
+    plain = driver(folder, dtype="bfloat16", cuda_graph_max_bs=0, overlap="off").generate(PROMPTS, wanted)
     captured = driver(folder, dtype="bfloat16", cuda_graph_max_bs=8, overlap="on")
     assert captured.engine.facts().cuda_graph_batch_sizes == [1, 2, 4, 8]
-    assert captured.generate(PROMPTS, greedy) == plain
+    assert captured.generate(PROMPTS, wanted) == plain
 
 
 def test_a_replayed_graph_gives_the_logits_of_the_eager_step_bit_for_bit(folder: Path) -> None:
@@ -51,13 +61,18 @@ def test_a_replayed_graph_gives_the_logits_of_the_eager_step_bit_for_bit(folder:
 
     def compared(batch: Any) -> torch.Tensor | None:
         nonlocal checked
+        before = server.engine.last.clone()
         captured = original(batch)
         if graphs is not None and graphs.find(batch) is not None and captured is not None:
             captured = captured.clone()
             if len(batch.counts) in graphs.sizes:  # the same shapes, so the same kernels
+                # The graph has written its tokens already: the eager step begins where the graph did.
+                after = server.engine.last.clone()
+                server.engine.last.copy_(before)
                 server.engine.graphs = None
                 eager = original(batch)
                 server.engine.graphs = graphs
+                server.engine.last.copy_(after)
                 assert eager is not None
                 assert torch.equal(captured, eager)
                 checked += 1

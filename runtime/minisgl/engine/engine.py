@@ -22,7 +22,7 @@ from minisgl.engine.batch import NOT_KNOWN, NOTHING, Batch, Sampled, Sampling
 from minisgl.engine.config import EngineConfig
 from minisgl.engine.graph import DecodeGraphs, graph_sizes
 from minisgl.engine.memory import NO_ROOM_FOR_CACHE, NO_ROOM_FOR_WEIGHTS, CacheSize, is_out_of_memory, size_cache
-from minisgl.engine.sampler import sample
+from minisgl.engine.sampler import Drawn, draw_again, draw_plainly, sample
 from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts
 from minisgl.kvcache.pool import KVPool
@@ -153,6 +153,8 @@ class Engine:
             logits = self._logits(batch)
             if not len(batch.sampled):
                 return lambda: NOTHING
+            if self.config.device != "cpu":
+                return self._compute_next(batch, logits)
             rows = self._to_device(batch.rows[batch.sampled])
             drawn = None
             if logits is not None and batch.sampling is not None:
@@ -161,6 +163,23 @@ class Engine:
             if self.config.overlap:  # the next step may be decided before the host knows these tokens
                 self.last[rows] = self.group.from_first(self.last[rows])
             return drawn.send_home() if drawn is not None else lambda: NOTHING
+
+    def _compute_next(self, batch: Batch, logits: torch.Tensor | None) -> Result:
+        """The same on a GPU, where a graph has drawn already."""
+        rows, sampling = batch.rows[batch.sampled], batch.sampling
+        drawn: Drawn | None = None
+        before: torch.Tensor | None
+        if logits is not None and sampling is not None:
+            if self.graphs is not None and (graph := self.graphs.find(batch)) is not None:
+                plain, before = graph.drawn(batch)
+            else:
+                before = None if sampling.extras is None else self.last[self._to_device(rows)]
+                plain = draw_plainly(logits, sampling, rows, self.last)
+            drawn = draw_again(plain, logits, sampling, rows, self.last, before)
+        if self.config.overlap and self.group.size > 1:
+            at = self._to_device(rows)
+            self.last[at] = self.group.from_first(self.last[at])
+        return drawn.send_home() if drawn is not None else lambda: NOTHING
 
     def _logits(self, batch: Batch) -> torch.Tensor | None:
         if len(batch.scrub):

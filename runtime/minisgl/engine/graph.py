@@ -1,4 +1,4 @@
-"""Decode steps as CUDA graphs: the model's whole forward pass is one launch, for some batch sizes.
+"""Decode steps as CUDA graphs: gathering tokens, the model's forward pass and the draw are one launch, for some sizes.
 
 A batch takes the smallest size that holds it; what is missing is padding, whose row is one that no request owns and
 whose page is the pool's empty one. Knows no requests.
@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 from minisgl.attention.base import AttentionBackend
-from minisgl.attention.geometry import positions
 from minisgl.engine.batch import NOT_KNOWN, Batch
 from minisgl.models.decoder import Decoder
+
+# Of a step's buffer, int64; of the new tokens the positions, seeds, and temperatures as float32 in the front half.
+COLUMNS = ("tokens", "rows", "positions", "next positions", "seeds", "temperature")
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 
@@ -55,43 +57,79 @@ class DecodeGraphs:
 
 
 class _DecodeGraph:
+    """What a step needs lies in one buffer, so that one copy brings it.
+
+    rank 0    gather tokens, forward, draw, scatter to `last`        the others    gather tokens, forward
+    """
+
     def __init__(
         self, model: Decoder, attention: AttentionBackend, last: torch.Tensor, size: int, pool: tuple[int, int] | None
     ) -> None:
-        device = last.device
-        self._attention, self._padding = attention, len(last) - 1
-        self._inputs = torch.zeros(3, size, dtype=torch.int64, device=device)  # tokens, rows, positions
-        # In twos: the copy of one step may wait on the device while the next step is written.
-        self._hosts = [torch.zeros(3, size, dtype=torch.int64, pin_memory=True) for _ in range(2)]
-        self._write(np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros(1, np.int32), np.ones(1, np.int32))
-        attention.begin(np.zeros(1, np.int32), np.ones(1, np.int32), np.zeros((1, 1), np.int32))
-        wanted = torch.arange(size, device=device)
+        from minisgl.kernels.draw import draw
 
-        def forward() -> torch.Tensor | None:
-            tokens, rows, at = self._inputs
-            return model.forward(torch.where(tokens == NOT_KNOWN, last[rows], tokens), at, wanted, attention)
+        self._attention, self._padding = attention, len(last) - 1
+        self._columns = torch.zeros(len(COLUMNS), size, dtype=torch.int64, device=last.device)
+        # In twos: the copy of one step may wait on the device while the next step is written.
+        self._hosts = [torch.zeros(len(COLUMNS), size, dtype=torch.int64, pin_memory=True) for _ in range(2)]
+        batch = Batch(
+            rows=np.full(1, self._padding, np.int32),
+            tokens=np.zeros(1, np.int32),
+            starts=np.zeros(1, np.int32),
+            counts=np.ones(1, np.int32),
+            pages=np.zeros((1, 1), np.int32),
+            sampled=np.zeros(1, np.int32),
+            scrub=np.empty(0, np.int32),
+        )
+        self._write(batch)
+        attention.begin(batch.starts, batch.counts, batch.pages)
+        wanted = torch.arange(size, device=last.device)
+
+        def step() -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+            given, rows, at, next_at, seeds, packed = self._columns
+            tokens = torch.where(given == NOT_KNOWN, last[rows], given)
+            logits = model.forward(tokens, at, wanted, attention)
+            if logits is None:
+                return tokens, None, None
+            return tokens, logits, draw(logits, packed.view(torch.float32)[:size], seeds, next_at, last, rows)
 
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # kernels are chosen and compiled in a run that is not captured
-            forward()
+            step()
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, pool=pool):  # type: ignore[arg-type]
-            self._logits = forward()
+            self._tokens, self._logits, self._drawn = step()
         self.pool = self._graph.pool()
 
     def replay(self, batch: Batch) -> torch.Tensor | None:
-        """Logits [requests, vocab] on rank 0, valid until the next replay."""
-        self._write(batch.tokens, batch.rows, batch.starts, batch.counts)
+        """Logits [requests, vocab] on rank 0, valid until the next replay; then `drawn` has what was drawn."""
+        self._write(batch)
         self._attention.begin(batch.starts, batch.counts, batch.pages)
         self._graph.replay()
         return None if self._logits is None else self._logits[: len(batch.counts)]
 
-    def _write(self, tokens: np.ndarray, rows: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> None:
+    def drawn(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `draw_plainly` gives for the step just replayed, and the tokens before, both [sampled]."""
+        assert self._drawn is not None, "only rank 0 draws"
+        real = len(batch.counts)
+        drawn, before = self._drawn[:, :real], self._tokens[:real]
+        if len(batch.sampled) == real:
+            return drawn, before
+        at = torch.from_numpy(batch.sampled.astype(np.int64)).to(drawn.device)
+        return drawn[:, at], before[at]
+
+    def _write(self, batch: Batch) -> None:
         host = self._hosts[0]
         self._hosts.reverse()
-        values, real = host.numpy(), len(tokens)
-        values[0, :real], values[1, :real], values[2, :real] = tokens, rows, positions(starts, counts)
-        values[0, real:], values[1, real:], values[2, real:] = 0, self._padding, 0
-        self._inputs.copy_(host, non_blocking=True)
+        values, real = host.numpy(), len(batch.tokens)
+        tokens, rows, at, next_at, seeds, packed = values
+        temperature = packed.view(np.float32)
+        tokens[:real], rows[:real], at[:real] = batch.tokens, batch.rows, batch.starts
+        next_at[:real] = batch.starts + 1
+        tokens[real:], rows[real:], at[real:] = 0, self._padding, 0
+        temperature[:] = 0  # where nothing is sampled, something is drawn all the same
+        if (sampling := batch.sampling) is not None:
+            seeds[batch.sampled] = sampling.seeds.view(np.int64)
+            temperature[batch.sampled] = sampling.temperature
+        self._columns.copy_(host, non_blocking=True)

@@ -3,12 +3,15 @@ position, never on the rows beside it.
 
 Randomness is counter-based: one number in [0, 1) per (seed, position), then the inverse of the row's cumulative
 distribution. So a request that is preempted, or runs in another batch, draws the same numbers again.
+
+On a GPU the draw is `kernels.draw`, one pass that needs no distribution: for all rows as they are, then once more for
+those whose logits must be changed first. The same seed gives other tokens there than on a CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +25,7 @@ from minisgl.messages import Logprobs
 
 @dataclass(frozen=True)
 class Drawn:
-    """The choice, still on the device: `tokens` int64 and `failed` bool [sampled].
+    """The choice, still on the device: `tokens` and `failed` [sampled], int64 and bool on a CPU, int32 on a GPU.
 
     `logprobs` of those that asked: the chosen token's, then the likeliest tokens' and these tokens, [asking, …].
     """
@@ -47,6 +50,8 @@ class Drawn:
             if event is not None:
                 event.synchronize()
             tokens, failed, *asked = (x.numpy() for x in tensors)
+            if failed.dtype != np.bool_:
+                failed = failed != 0
             return Sampled(tokens, failed, _report(self.extras, tokens, *asked) if self.extras and asked else {})
 
         return result
@@ -66,6 +71,79 @@ def sample(logits: torch.Tensor, sampling: Sampling, last: torch.Tensor) -> Draw
         tokens[rows] = _draw(logits, best, rows, random, sampling)
     asked = _logprobs(logits, tokens, extras) if extras is not None and len(extras.logprobs_at) else None
     return Drawn(tokens, failed, extras, asked)
+
+
+def draw_plainly(logits: torch.Tensor, sampling: Sampling, rows: NDArray[np.int32], last: torch.Tensor) -> torch.Tensor:
+    """On a GPU: a token for each row of `logits` [sampled, vocab] at its temperature, written to `last[rows]` as well.
+
+    Returns int32 [2, sampled]: tokens, and which rows failed.
+    """
+    from minisgl.kernels.draw import draw
+
+    count = len(rows)
+    host = torch.empty(4, count, dtype=torch.int64, pin_memory=logits.is_cuda)
+    values = host.numpy()
+    values[0], values[1], values[2] = rows, sampling.positions, sampling.seeds.view(np.int64)
+    values[3].view(np.float32)[:count] = sampling.temperature
+    owners, positions, seeds, packed = host.to(logits.device, non_blocking=True)
+    return draw(logits, packed.view(torch.float32)[:count], seeds, positions, last, owners)
+
+
+def draw_again(
+    plain: torch.Tensor,
+    logits: torch.Tensor,
+    sampling: Sampling,
+    rows: NDArray[np.int32],
+    last: torch.Tensor,
+    before: torch.Tensor | None,
+) -> Drawn:
+    """On a GPU: what `draw_plainly` gave, but for the rows that ask for more, which are drawn from changed logits.
+
+    `before`: the tokens [sampled] before the drawn ones, needed where there are extras.
+    """
+    who = _asking(sampling)
+    extras, asked = sampling.extras, None
+    if who.size:
+        part = _pick(sampling, who)
+        at = torch.from_numpy(who).to(logits.device)
+        scores = logits[at].float()
+        if part.extras is not None and before is not None:
+            penalties.apply(scores, part.extras, before[at])
+        changed = scores
+        if (random := np.flatnonzero(part.temperature > 0)).size:
+            chosen = torch.from_numpy(random).to(logits.device)
+            probs = _probs(scores, scores.amax(dim=-1), chosen, random, part)
+            changed = scores.clone()
+            changed[chosen] = changed[chosen].masked_fill_(probs == 0, float("-inf"))
+        tokens = draw_plainly(changed, part, rows[who], last)[0]
+        plain[0, at] = tokens
+        if part.extras is not None and len(part.extras.logprobs_at):
+            asked = _logprobs(scores, tokens.long(), part.extras)
+    return Drawn(plain[0], plain[1], extras, asked)
+
+
+def _asking(sampling: Sampling) -> NDArray[np.intp]:
+    """Rows that one pass over their logits as they are does not serve."""
+    asks = (sampling.top_k > 0) | (sampling.top_p < 1) | (sampling.min_p > 0)
+    asks &= sampling.temperature > 0
+    if (extras := sampling.extras) is not None:
+        for at in (extras.penalised_at, extras.bias_at, extras.logprobs_at):
+            asks[at] = True
+    return np.flatnonzero(asks)
+
+
+def _pick(sampling: Sampling, who: NDArray[np.intp]) -> Sampling:
+    """The part of the rows `who`, ascending, among them all that have extras."""
+    extras = sampling.extras
+    if extras is not None:
+        extras = replace(
+            extras,
+            penalised_at=np.searchsorted(who, extras.penalised_at),
+            bias_at=np.searchsorted(who, extras.bias_at),
+            logprobs_at=np.searchsorted(who, extras.logprobs_at),
+        )
+    columns = ("temperature", "top_k", "top_p", "min_p", "seeds", "positions")
+    return Sampling(**{name: getattr(sampling, name)[who] for name in columns}, extras=extras)
 
 
 def _logprobs(
@@ -95,9 +173,19 @@ def _draw(
     logits: torch.Tensor, best: torch.Tensor, rows: torch.Tensor, random: NDArray[np.intp], sampling: Sampling
 ) -> torch.Tensor:
     """Draw for the rows `random` of the batch (`rows` on the device)."""
+    cumulative = _probs(logits, best, rows, random, sampling).cumsum(dim=-1, dtype=torch.float64)
+    point = _column(uniform(sampling.seeds[random], sampling.positions[random]), logits) * cumulative[:, -1:]
+    # The first token whose cumulative probability exceeds the point, so never one of probability zero.
+    return torch.searchsorted(cumulative, point, right=True).clamp_(max=logits.shape[1] - 1).squeeze(1)
+
+
+def _probs(
+    logits: torch.Tensor, best: torch.Tensor, rows: torch.Tensor, random: NDArray[np.intp], sampling: Sampling
+) -> torch.Tensor:
+    """The distributions that the rows `random` are drawn from (min_p leaves less than 1 in all)."""
 
     def column(values: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(logits.device).unsqueeze(1)
+        return _column(values, logits)
 
     # The best logit becomes 0 before it is divided: no temperature, however small, can overflow.
     scores = (logits[rows].float() - best[rows].float().unsqueeze(1)) / column(sampling.temperature[random])
@@ -109,11 +197,11 @@ def _draw(
     probs = scores.softmax(dim=-1)
     if ((min_p := sampling.min_p[random]) > 0).any():
         probs = probs.masked_fill(probs < column(min_p) * probs.amax(dim=-1, keepdim=True), 0)
+    return probs
 
-    cumulative = probs.cumsum(dim=-1, dtype=torch.float64)
-    point = column(uniform(sampling.seeds[random], sampling.positions[random])) * cumulative[:, -1:]
-    # The first token whose cumulative probability exceeds the point, so never one of probability zero.
-    return torch.searchsorted(cumulative, point, right=True).clamp_(max=probs.shape[1] - 1).squeeze(1)
+
+def _column(values: NDArray[Any], like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(like.device).unsqueeze(1)
 
 
 def _keep_top(scores: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,8 @@ def fits(dim: int) -> bool:
     return 16 <= dim <= NUMBERS and dim & (dim - 1) == 0
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# Positions may be a column of a buffer: where it begins must not lead to another compilation in the middle of work.
+@triton.jit(do_not_specialize_on_alignment=["positions", "slots"])  # type: ignore[untyped-decorator]
 def _place_heads(
     qkv: tl.tensor,
     cos: tl.tensor,
