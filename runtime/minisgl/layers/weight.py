@@ -29,6 +29,11 @@ class Place(NamedTuple):
         """Memory for weights that a checkpoint will fill."""
         return torch.empty(*shape, dtype=self.dtype, device=self.device)
 
+    @property
+    def fuses(self) -> bool:
+        """Whether `minisgl.kernels` serve here: on a GPU, in 16 bits."""
+        return self.device != "cpu" and self.dtype != torch.float32
+
 
 class Slot(NamedTuple):
     """Copy the checkpoint's tensor `name`, from `start` along `dim`, into `target`, as much as fits."""

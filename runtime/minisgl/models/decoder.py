@@ -7,7 +7,7 @@ of Hugging Face checkpoints. Knows nothing of requests; the attention backend ho
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -21,6 +21,9 @@ from minisgl.layers.rotary import Rotary
 from minisgl.layers.weight import Place, Slot, Weighted
 from minisgl.models.config import ModelConfig, Settings
 from minisgl.models.frequencies import frequencies
+
+if TYPE_CHECKING:
+    from minisgl.models.fused import FusedLayers
 
 Positions = tuple[torch.Tensor, torch.Tensor]
 
@@ -116,6 +119,11 @@ class Decoder:
         if not config.tied_embeddings:
             self.head = Vocabulary("lm_head", config.vocab_size, size, embeds=False, scores=True, place=place)
             self.parts.append(self.head)
+        self.fused: FusedLayers | None = None
+        if place.fuses:
+            from minisgl.models.fused import FusedLayers
+
+            self.fused = FusedLayers(self.layers, self.norm, self.rotary)
 
     @classmethod
     def adapt(cls, config: ModelConfig, settings: Settings) -> ModelConfig:
@@ -145,6 +153,9 @@ class Decoder:
         With nothing wanted (a chunk in the middle of a prompt) the head is skipped.
         """
         x = self.embedding.embed(tokens)
+        if self.fused is not None:
+            normed = self.fused(x, positions, wanted, backend)
+            return None if normed is None else self.head.logits(normed)
         at = self.rotary.at(positions)
         for layer in self.layers:
             layer(x, at, backend)

@@ -1,0 +1,48 @@
+"""A decoder's layers on a GPU in 16 bits: the same numbers as `decoder.Layer`, with fewer and larger kernels.
+
+What a half of a layer gives is not added at once: the next norm takes the sum in with it.
+
+    x, delta -> [ x += delta, norm ] -> attention -> delta -> [ x += delta, norm ] -> mlp -> delta -> next layer
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from minisgl.attention.base import AttentionBackend
+from minisgl.kernels.norm import add_norm
+from minisgl.layers.norm import Norm
+from minisgl.layers.rotary import Rotary
+
+if TYPE_CHECKING:
+    from minisgl.models.decoder import Layer
+
+
+class FusedLayers:
+    """All layers and the last norm; the weights stay those of the plain layers."""
+
+    def __init__(self, layers: list[Layer], norm: Norm, rotary: Rotary) -> None:
+        self.layers, self.norm, self.rotary = layers, norm, rotary
+
+    def __call__(
+        self, x: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor, backend: AttentionBackend
+    ) -> torch.Tensor | None:
+        """Vectors for the head [wanted, hidden] of embedded tokens `x`, which is overwritten; None: nothing wanted."""
+        at = self.rotary.at(positions)
+        delta: torch.Tensor | None = None
+        for layer in self.layers:
+            normed = _norm(layer.attention_norm, x, delta)
+            delta = layer.attention(normed, at, backend)
+            delta = layer.mlp(_norm(layer.mlp_norm, x, delta))
+        if not len(wanted):
+            return None
+        if len(wanted) < len(x):
+            x = x.index_select(0, wanted)
+            delta = None if delta is None else delta.index_select(0, wanted)
+        return _norm(self.norm, x, delta)
+
+
+def _norm(norm: Norm, x: torch.Tensor, delta: torch.Tensor | None) -> torch.Tensor:
+    return norm(x) if delta is None else add_norm(x, delta, norm.weight, norm.eps)
