@@ -7,12 +7,15 @@ What a half of a layer gives is not added at once: the next norm takes the sum i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
 from minisgl.attention.base import AttentionBackend
+from minisgl.kernels.gate import gate
 from minisgl.kernels.norm import add_norm
+from minisgl.layers.mlp import MLP
 from minisgl.layers.norm import Norm
 from minisgl.layers.rotary import Rotary
 
@@ -25,6 +28,7 @@ class FusedLayers:
 
     def __init__(self, layers: list[Layer], norm: Norm, rotary: Rotary) -> None:
         self.layers, self.norm, self.rotary = layers, norm, rotary
+        self.mlps = [_feed_forward(layer) for layer in layers]
 
     def __call__(
         self, x: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor, backend: AttentionBackend
@@ -32,10 +36,10 @@ class FusedLayers:
         """Vectors for the head [wanted, hidden] of embedded tokens `x`, which is overwritten; None: nothing wanted."""
         at = self.rotary.at(positions)
         delta: torch.Tensor | None = None
-        for layer in self.layers:
+        for layer, mlp in zip(self.layers, self.mlps, strict=True):
             normed = _norm(layer.attention_norm, x, delta)
             delta = layer.attention(normed, at, backend)
-            delta = layer.mlp(_norm(layer.mlp_norm, x, delta))
+            delta = mlp(_norm(layer.mlp_norm, x, delta))
         if not len(wanted):
             return None
         if len(wanted) < len(x):
@@ -46,3 +50,8 @@ class FusedLayers:
 
 def _norm(norm: Norm, x: torch.Tensor, delta: torch.Tensor | None) -> torch.Tensor:
     return norm(x) if delta is None else add_norm(x, delta, norm.weight, norm.eps)
+
+
+def _feed_forward(layer: Layer) -> Callable[[torch.Tensor], torch.Tensor]:
+    mlp = layer.mlp
+    return (lambda x: mlp.down(gate(mlp.gate_up(x)))) if isinstance(mlp, MLP) else mlp

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("triton")
 
 from minisgl.args import LaunchArgs
+from minisgl.kernels.gate import gate_twin
 from minisgl.kernels.norm import add_norm_twin
 from minisgl.messages import SamplingParams
 from minisgl.models import fused
@@ -17,7 +18,7 @@ from minisgl.scheduler.driver import Driver, build_engine
 
 pytestmark = pytest.mark.cpu
 
-TWINS = {"add_norm": add_norm_twin}
+TWINS = {"add_norm": add_norm_twin, "gate": gate_twin}
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13]]
 
 
