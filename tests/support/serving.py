@@ -66,6 +66,11 @@ class Serving:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
+    def end(self) -> int:
+        """Ask it to end and give the exit code; a server that does not end is a failure."""
+        self.process.terminate()
+        return self.process.wait(20)
+
     def tree(self) -> dict[str, int]:
         """The children by room, such as `scheduler`: pid."""
         found = {}
