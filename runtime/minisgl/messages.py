@@ -146,6 +146,15 @@ class Step(Message, frozen=True):
     logprobs: dict[int, tuple[Logprobs, ...]] = {}  # uid -> one per token of its rows here, for those that asked
 
 
+class Scored(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A token of an answer's text with its `Logprobs`, in words: bytes, because a token may be half a character."""
+
+    spelling: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...]
+    start: int  # where its text begins, in characters of the answer
+
+
 class Text(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """New text of one request. `stopped_by` is the stop string that ended it; the scheduler is told by an Abort."""
 
@@ -156,6 +165,7 @@ class Text(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     finish: Finish = Finish.RUNNING
     stopped_by: str | None = None
     error: str | None = None
+    tokens: tuple[Scored, ...] = ()  # those whose text begins to show here, if logprobs were asked for
 
 
 class Texts(Message, frozen=True):

@@ -4,15 +4,17 @@ Speaks the real sockets and messages. A request's seed may ask for a fault of it
 first token. `support.faults` names what the whole process can be asked for.
 """
 
+import math
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts
-from minisgl.messages import TO_SCHEDULER, Abort, Finish, Generate, Opened, Stats, Step
+from minisgl.messages import TO_SCHEDULER, Abort, Finish, Generate, Logprobs, Opened, Stats, Step
 from minisgl.process import Supervisor, run_child
 from minisgl.sockets import Inbox, Outbox
 from minisgl.termination import Reason
@@ -60,17 +62,18 @@ def main(supervisor: Supervisor) -> None:
                 requests[message.uid] = Running(message)
             elif requests.pop(message.uid, None):
                 aborted.append(message.uid)
-        step, steps = one_step(requests, aborted, args.max_running_requests), steps + 1
+        *step, logprobs = one_step(requests, aborted, args.max_running_requests)
+        steps += 1
         running = min(len(requests), args.max_running_requests)
         stats = Stats(running, len(requests) - running, running * 16, 0, CONTEXT, steps)
-        outbox.put(Step(*step, stats))
+        outbox.put(Step(*step, stats, logprobs))
         if requests:
             time.sleep(faults.step_seconds() or 0.001)
 
 
-def one_step(requests: dict[int, Running], aborted: list[int], limit: int) -> tuple[bytes, bytes, bytes, tuple, dict]:
+def one_step(requests: dict[int, Running], aborted: list[int], limit: int) -> tuple[bytes, bytes, bytes, Any, Any, Any]:
     rows = [(uid, -1, Finish.ABORT) for uid in aborted]
-    opened, errors = [], {}
+    opened, errors, logprobs = [], {}, {}
     for uid, running in list(requests.items())[:limit]:
         sampling = running.request.sampling
         if sampling.seed == STAYS:
@@ -87,11 +90,19 @@ def one_step(requests: dict[int, Running], aborted: list[int], limit: int) -> tu
         finish = Finish.LENGTH if running.num_tokens == sampling.max_tokens else Finish.RUNNING
         finish = Finish.STOP if token in sampling.stop_token_ids else finish
         rows.append((uid, token, finish))
+        if sampling.logprobs is not None:
+            logprobs[uid] = (report(token, sampling.logprobs),)
         if finish:
             del requests[uid]
     uids, tokens, finishes = zip(*rows, strict=True) if rows else ((), (), ())
     arrays = np.array(uids, "<i8"), np.array(tokens, "<i4"), np.array(finishes, "u1")
-    return (*(array.tobytes() for array in arrays), tuple(opened), errors)
+    return (*(array.tobytes() for array in arrays), tuple(opened), errors, logprobs)
+
+
+def report(token: int, num_top: int) -> Logprobs:
+    """The chosen token is twice as likely as the next one, and so on; its neighbours by number follow it."""
+    likeliest = [((token + i) % 256, -math.log(2) * (i + 1)) for i in range(num_top)]
+    return Logprobs(token, -math.log(2), tuple(likeliest))
 
 
 def facts(max_running_requests: int) -> EngineFacts:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from minisgl.errors import MiniSGLError
-from minisgl.messages import Tokenize
+from minisgl.messages import Scored, Tokenize
 from minisgl.server import faults
 from minisgl.server.body import read_json
 from minisgl.server.front import Front
@@ -43,7 +43,7 @@ async def chat_completions(request: Request) -> Response:
     async def prompt(ticket: Ticket) -> NDArray[np.int32]:
         return await front.table.tokenize(ticket, words)
 
-    style = ChatStyle(front.model_name, _wants_usage(body))
+    style = ChatStyle(front.model_name, include_usage=_wants_usage(body), has_logprobs=bool(body.logprobs))
     return Generation(front, body, prompt, style, param="messages", default_len=None)
 
 
@@ -60,7 +60,8 @@ async def completions(request: Request) -> Response:
             return await front.table.tokenize(ticket, Tokenize(0, text=given))
         return np.asarray(given, np.int32)
 
-    style = CompletionStyle(front.model_name, _wants_usage(body))
+    has_logprobs = body.logprobs is not None
+    style = CompletionStyle(front.model_name, include_usage=_wants_usage(body), has_logprobs=has_logprobs)
     return Generation(front, body, prompt, style, param="prompt", default_len=COMPLETION_TOKENS)
 
 
@@ -102,8 +103,8 @@ class Generation(Response):
             last = None
             while last is None or not last.finish:
                 last = await ticket.next_text()
-                if last.text:
-                    await stream.put(self._style.piece(last.text))
+                if piece := self._style.piece(last):
+                    await stream.put(piece)
             await stream.put(self._style.ending(last, ticket.prompt_len) + DONE)
         except MiniSGLError as error:
             await stream.put_error(error)
@@ -112,9 +113,11 @@ class Generation(Response):
         await stream.close()
 
     async def _collect(self, ticket: Ticket) -> Response:
-        pieces = []
+        pieces: list[str] = []
+        tokens: list[Scored] = []
         last = None
         while last is None or not last.finish:
             last = await ticket.next_text()
             pieces.append(last.text)
-        return faults.json_answer(self._style.whole("".join(pieces), last, ticket.prompt_len))
+            tokens += last.tokens
+        return faults.json_answer(self._style.whole("".join(pieces), tokens, last, ticket.prompt_len))

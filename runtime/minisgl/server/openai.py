@@ -6,9 +6,9 @@ serve is an error unless it has the value that changes nothing.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from minisgl.errors import RequestError
 from minisgl.messages import DecodeParams, SamplingParams
@@ -18,6 +18,7 @@ INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
 MOST_STOPS = 16
 LONGEST_STOP = 1024  # characters; every new piece of text is searched for each
 
+MOST_LOGPROBS = 20
 MOST_BIASES = 300  # as OpenAI; each is carried to every rank's step
 HIGHEST_PRIORITY = 1000
 
@@ -30,8 +31,6 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 NOT_SERVED: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "best_of": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "prompt_logprobs": (),
     "echo": (False,),
     "suffix": ("",),
@@ -94,6 +93,11 @@ class Sampling(Body):
     def token_limit(self) -> int | None:
         return self.max_tokens
 
+    @property
+    def num_logprobs(self) -> int | None:
+        """None: no logprobs; else of how many of the likeliest tokens beside the chosen one."""
+        raise NotImplementedError
+
     def sampling(self, max_tokens: int) -> SamplingParams:
         return SamplingParams(
             max_tokens=max_tokens,
@@ -108,6 +112,7 @@ class Sampling(Body):
             frequency_penalty=self.frequency_penalty or 0.0,
             repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
             logit_bias=dict(self.logit_bias or {}),
+            logprobs=self.num_logprobs,
         )
 
     def decode(self) -> DecodeParams:
@@ -156,6 +161,18 @@ class ChatRequest(Sampling):
     max_completion_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
     # Switches only (`enable_thinking`): text from a client would be text in a place the model's author wrote.
     chat_template_kwargs: dict[str, bool] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+
+    @model_validator(mode="after")
+    def has_logprobs_to_rank(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise RequestError("top_logprobs needs logprobs: true", code="invalid_value", param="top_logprobs")
+        return self
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
     def token_limit(self) -> int | None:
@@ -166,6 +183,11 @@ class CompletionRequest(Sampling):
     """POST /v1/completions. `prompt`: a text or token ids, or a list of one of them."""
 
     prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
+    logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.logprobs
 
     @property
     def only_prompt(self) -> str | list[int]:

@@ -66,7 +66,8 @@ class Ticket:
 
     def take(self, text: Text) -> None:
         if self._text is not None:
-            text = msgspec.structs.replace(text, text=self._text.text + text.text)
+            before = self._text
+            text = msgspec.structs.replace(text, text=before.text + text.text, tokens=before.tokens + text.tokens)
         self._text = text
         self._arrived.set()
 

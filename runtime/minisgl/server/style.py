@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import msgspec
 
-from minisgl.messages import Finish, Text
+from minisgl.messages import Finish, Scored, Text
+from minisgl.server.logprobs import chat_logprobs, completion_logprobs
 from minisgl.server.sse import event_of
 
 REASONS = {Finish.STOP: "stop", Finish.LENGTH: "length", Finish.ABORT: "abort"}
@@ -20,33 +22,35 @@ class Style:
     prefix: str
     whole_object: str
     chunk_object: str
+    logprobs: ClassVar[Callable[[Sequence[Scored]], dict[str, Any]]]
 
-    def __init__(self, model: str, include_usage: bool) -> None:
+    def __init__(self, model: str, *, include_usage: bool, has_logprobs: bool) -> None:
         self._id = f"{self.prefix}-{uuid.uuid4().hex}"
         self._created = int(time.time())
         self._model = model
-        self._include_usage = include_usage
+        self._include_usage, self._has_logprobs = include_usage, has_logprobs
         self._head, self._tail = self._around_text()
 
     def opening(self) -> bytes:
         """What comes before any text."""
         return b""
 
-    def piece(self, text: str) -> bytes:
-        """One chunk of text, from bytes prepared once: this is the hot path."""
-        return self._head + msgspec.json.encode(text) + self._tail
+    def piece(self, text: Text) -> bytes:
+        """One chunk of text, from bytes prepared once: this is the hot path. Nothing new: no chunk."""
+        if text.tokens:
+            return event_of(self._chunk([self._choice(self._delta(text.text), text.tokens) | {"finish_reason": None}]))
+        return self._head + msgspec.json.encode(text.text) + self._tail if text.text else b""
 
     def ending(self, last: Text, prompt_len: int) -> bytes:
         """The chunk with the reason, and the one with the counts if it was asked for."""
-        choice = {"index": 0, **self._nothing(), "logprobs": None, **reason(last)}
-        end = event_of(self._chunk([choice]))
+        end = event_of(self._chunk([self._choice(self._nothing()) | reason(last)]))
         if self._include_usage:
             end += event_of(self._chunk([]) | {"usage": usage(last, prompt_len)})
         return end
 
-    def whole(self, text: str, last: Text, prompt_len: int) -> dict[str, Any]:
+    def whole(self, text: str, tokens: Sequence[Scored], last: Text, prompt_len: int) -> dict[str, Any]:
         """The answer in one piece."""
-        choice = {"index": 0, **self._words(text), "logprobs": None, **reason(last)}
+        choice = self._choice(self._words(text), tokens if self._has_logprobs else None) | reason(last)
         return {
             "id": self._id,
             "object": self.whole_object,
@@ -55,6 +59,9 @@ class Style:
             "choices": [choice],
             "usage": usage(last, prompt_len),
         }
+
+    def _choice(self, words: dict[str, Any], tokens: Sequence[Scored] | None = None) -> dict[str, Any]:
+        return {"index": 0, **words, "logprobs": None if tokens is None else type(self).logprobs(tokens)}
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         chunk = {
@@ -68,7 +75,7 @@ class Style:
 
     def _around_text(self) -> tuple[bytes, bytes]:
         mark = uuid.uuid4().hex
-        choice = {"index": 0, **self._delta(mark), "logprobs": None, "finish_reason": None}
+        choice = self._choice(self._delta(mark)) | {"finish_reason": None}
         head, _, tail = event_of(self._chunk([choice])).partition(msgspec.json.encode(mark))
         return head, tail
 
@@ -86,10 +93,11 @@ class ChatStyle(Style):
     """`chat.completion` and its chunks: the role first, then deltas."""
 
     prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
+    logprobs = chat_logprobs
 
     def opening(self) -> bytes:
         delta = {"role": "assistant", "content": ""}
-        return event_of(self._chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}]))
+        return event_of(self._chunk([self._choice({"delta": delta}) | {"finish_reason": None}]))
 
     def _delta(self, text: str) -> dict[str, Any]:
         return {"delta": {"content": text}}
@@ -105,6 +113,7 @@ class CompletionStyle(Style):
     """`text_completion`, whole and in chunks."""
 
     prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
+    logprobs = completion_logprobs
 
     def _delta(self, text: str) -> dict[str, Any]:
         return {"text": text}

@@ -1,17 +1,21 @@
 """Token ids to text, one token at a time: the concatenated pieces equal the plain decode of all ids.
 
-Holds bytes of an unfinished character back and gives them out at the end. Knows nothing of stop strings.
+Holds bytes of an unfinished character back and gives them out at the end; `spell` says what a token alone stands for.
+Knows nothing of stop strings.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
+import re
+from collections.abc import Callable
 from typing import Protocol
 
 from tokenizers import Tokenizer
 
 REPLACEMENT = "\ufffd"
+BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")  # byte fallback: a byte that no other token holds
 
 
 class TextStream(Protocol):
@@ -35,10 +39,33 @@ class Decoder:
         self._bytes: dict[int, bytes] = {}  # token id -> its bytes, filled as tokens appear
 
     def open(self, skip_special_tokens: bool) -> TextStream:
-        hidden = self._special if skip_special_tokens else set()
+        hidden = self.hidden(skip_special_tokens)
         if self._is_byte_level:
-            return ByteStream(self._tokenizer, self._bytes, hidden)
+            return ByteStream(self.spell, self._bytes, hidden)
         return WindowStream(self._tokenizer, hidden)
+
+    def hidden(self, skip_special_tokens: bool) -> set[int]:
+        """The tokens that are no text."""
+        return self._special if skip_special_tokens else set()
+
+    def spell(self, token: int) -> bytes:
+        """What the token stands for in the middle of a text; a special token's name."""
+        data = self._bytes.get(token)
+        if data is None:
+            data = self._bytes[token] = self._spell(token)
+        return data
+
+    def _spell(self, token: int) -> bytes:
+        text = self._tokenizer.id_to_token(token)
+        if text is None:  # a row of a padded vocabulary: no text
+            return b""
+        if not self._is_byte_level:
+            byte = BYTE_PIECE.fullmatch(text)
+            return bytes.fromhex(byte[1]) if byte else text.replace("\u2581", " ").encode()
+        try:
+            return bytes(BYTE_OF[char] for char in text)
+        except KeyError:  # an added token stands for itself
+            return text.encode()
 
 
 # Byte-level BPE writes each byte as one printable character: itself, or 256 + its rank among the others (GPT-2).
@@ -50,8 +77,8 @@ BYTE_OF = {chr(byte): byte for byte in _PLAIN} | {chr(256 + rank): byte for rank
 class ByteStream:
     """Concatenates the tokens' bytes through an incremental UTF-8 decoder: constant work per token, exact."""
 
-    def __init__(self, tokenizer: Tokenizer, known: dict[int, bytes], hidden: set[int]) -> None:
-        self._tokenizer, self._known, self._hidden = tokenizer, known, hidden
+    def __init__(self, spell: Callable[[int], bytes], known: dict[int, bytes], hidden: set[int]) -> None:
+        self._spell, self._known, self._hidden = spell, known, hidden
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, token: int) -> str:
@@ -59,20 +86,11 @@ class ByteStream:
             return ""
         data = self._known.get(token)
         if data is None:
-            data = self._known[token] = self._spell(token)
+            data = self._spell(token)
         return self._utf8.decode(data)
 
     def flush(self) -> str:
         return self._utf8.decode(b"", final=True)
-
-    def _spell(self, token: int) -> bytes:
-        text = self._tokenizer.id_to_token(token)
-        if text is None:  # a row of a padded vocabulary: no text
-            return b""
-        try:
-            return bytes(BYTE_OF[char] for char in text)
-        except KeyError:  # an added token stands for itself
-            return text.encode()
 
 
 class WindowStream:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from minisgl.messages import Finish, Opened, Step, Text, Texts
+from minisgl.messages import Finish, Logprobs, Opened, Scored, Step, Text, Texts
 from minisgl.tokenizer.decode import Decoder, TextStream
+from minisgl.tokenizer.scores import Scores
 from minisgl.tokenizer.stop import StopScanner
 
 NO_TOKEN = -1
@@ -24,6 +25,7 @@ QUIET_SECONDS = 1.0  # between two log lines about what was dropped
 logger = logging.getLogger(__name__)
 
 Row = tuple[int, int, int]  # uid, token, finish
+Reports = dict[int, Iterator[Logprobs]]  # uid -> of its tokens in this step, in order
 
 
 @dataclass(slots=True)
@@ -32,6 +34,7 @@ class Answer:
 
     stream: TextStream
     scanner: StopScanner
+    scores: Scores
     include_stop: bool
     cached_tokens: int
     num_tokens: int = 0
@@ -59,13 +62,14 @@ class Detokenizer:
         """What one step means in words; None when there is nothing to tell. Never raises."""
         for opened in step.opened:
             self._open(opened)
+        reports = {uid: iter(reported) for uid, reported in step.logprobs.items()}
         try:
-            items = [text for row in rows_of(step) if (text := self._read_row(row, step.errors)) is not None]
+            items = [text for row in rows_of(step) if (text := self._read_row(row, step.errors, reports)) is not None]
         except ValueError as error:
             items = self._lose(step, str(error))
         return Texts(tuple(items), step.stats) if items or step.stats else None
 
-    def _read_row(self, row: Row, errors: dict[int, str]) -> Text | None:
+    def _read_row(self, row: Row, errors: dict[int, str], reports: Reports) -> Text | None:
         """One row's text; a row that cannot be decoded is the end of its own request only."""
         uid, token, number = row
         try:
@@ -73,7 +77,7 @@ class Detokenizer:
             if uid not in self._answers and not finish:
                 self._drop(f"unknown uid={uid}")
                 return None
-            return self._row(uid, token, finish, errors.get(uid))
+            return self._row(uid, token, finish, errors.get(uid), reports.get(uid))
         except Exception as error:  # a decoder may fail in any way
             self._drop(f"row uid={uid} token={token} finish={number} error={error!r}")
             return self._fail(uid)
@@ -110,11 +114,14 @@ class Detokenizer:
         self._answers[opened.uid] = Answer(
             self._decoder.open(params.skip_special_tokens),
             StopScanner(params.stop, params.include_stop),
+            Scores(self._decoder, params.skip_special_tokens),
             params.include_stop,
             opened.cached_tokens,
         )
 
-    def _row(self, uid: int, token: int, finish: Finish, error: str | None) -> Text | None:
+    def _row(
+        self, uid: int, token: int, finish: Finish, error: str | None, reports: Iterator[Logprobs] | None
+    ) -> Text | None:
         answer = self._answers.get(uid)
         if answer is None:  # ended before its first token
             return Text(uid, "", 0, 0, finish, error=error) if finish else None
@@ -122,19 +129,26 @@ class Detokenizer:
             del self._answers[uid]
         if answer.is_told:
             return None
-        text = self._words(answer, token, finish)
+        text = self._words(answer, token, finish, next(reports, None) if reports and token != NO_TOKEN else None)
+        tokens: tuple[Scored, ...] = ()
+        if reports is not None or finish:
+            tokens = answer.scores.show(len(text), is_end=bool(finish) and not answer.is_told)
         if answer.is_told:
             finish = Finish.STOP
         if not text and not finish and answer.num_tokens > 1:
             return None
-        return Text(uid, text, answer.num_tokens, answer.cached_tokens, finish, answer.scanner.stopped_by, error)
+        stopped_by = answer.scanner.stopped_by
+        return Text(uid, text, answer.num_tokens, answer.cached_tokens, finish, stopped_by, error, tokens)
 
-    def _words(self, answer: Answer, token: int, finish: Finish) -> str:
+    def _words(self, answer: Answer, token: int, finish: Finish, logprobs: Logprobs | None) -> str:
         text = ""
         if token != NO_TOKEN:
             answer.num_tokens += 1
             if finish != Finish.STOP or answer.include_stop:  # an end token counts, but is not text
-                text = answer.scanner.feed(answer.stream.feed(token))
+                piece = answer.stream.feed(token)
+                if logprobs is not None:
+                    answer.scores.add(token, logprobs, piece)
+                text = answer.scanner.feed(piece)
         if finish and not answer.is_told:
             text += answer.scanner.feed(answer.stream.flush())
             if not answer.is_told:

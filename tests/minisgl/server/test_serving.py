@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,26 @@ def test_the_prefix_cache_is_told_in_usage(client: openai.OpenAI) -> None:
     assert usage.prompt_tokens_details.cached_tokens == 32
 
 
+def test_logprobs_are_the_samplers(client: openai.OpenAI) -> None:
+    asked: Any = {**GREEDY, "logprobs": True, "top_logprobs": 3}
+    choice = client.chat.completions.create(**asked).choices[0]
+    assert choice.logprobs is not None
+    content = choice.logprobs.content or []
+    assert "".join(token.token for token in content) == "The capital of France is Paris."
+    for token in content:
+        assert token.token == token.top_logprobs[0].token, "greedy"
+        assert token.logprob == token.top_logprobs[0].logprob <= 0
+        assert sum(math.exp(top.logprob) for top in token.top_logprobs) <= 1.0001
+    banned = client.chat.completions.create(**asked, logit_bias={"504": -100}).choices[0].logprobs  # "The"
+    assert banned is not None
+    assert banned.content != content, "of what was sampled, after biases"
+    chunks = client.chat.completions.create(**asked, stream=True)
+    told = [token for c in chunks for choice in c.choices if choice.logprobs for token in choice.logprobs.content or ()]
+    assert [(token.token, round(token.logprob, 3)) for token in told] == [
+        (token.token, round(token.logprob, 3)) for token in content
+    ]
+
+
 def test_the_context_has_an_exact_end(server: Serving) -> None:
     def status(prompt_len: int, max_tokens: int) -> tuple[int, Any]:
         body = {"model": "m", "prompt": [40] * prompt_len, "max_tokens": max_tokens, "temperature": 0}
@@ -130,7 +151,6 @@ WRONG = [
     ({"logit_bias": {"49152": 1}}, 400, "invalid_value", "logit_bias"),
     ({"priority": 2000}, 400, "invalid_value", "priority"),
     ({"n": 2}, 400, "unsupported_parameter", "n"),
-    ({"logprobs": True}, 400, "unsupported_parameter", "logprobs"),
     ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
 ]
 
