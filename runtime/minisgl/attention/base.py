@@ -20,6 +20,8 @@ class AttentionBackend(ABC):
 
     def __init__(self, pool: KVPool, num_heads: int) -> None:
         self.pool, self.num_heads = pool, num_heads
+        # The step's slots, int64 [tokens], of a backend that has `attend_stored`: known from `begin` on.
+        self.slots: torch.Tensor | None = None
 
     @abstractmethod
     def begin(self, starts: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
@@ -32,6 +34,10 @@ class AttentionBackend(ABC):
         q [tokens, heads, head_dim]; k [tokens, kv_heads, head_dim]; v [tokens, kv_heads, head_dim]; any strides that
         view as rows. Returns [tokens, heads * head_dim].
         """
+
+    def attend_stored(self, layer: int, q: torch.Tensor) -> torch.Tensor:
+        """As `attend`, when the caller has stored k and v at `slots`; q is contiguous."""
+        raise NotImplementedError
 
     def freeze(self, size: int, most_pages: int) -> AttentionBackend | None:
         """A twin for a CUDA graph: steps of up to `size` single tokens, each of at most `most_pages` pages.

@@ -36,6 +36,8 @@ def library() -> Any:
 class FlashInferAttention(AttentionBackend):
     """A step of any requests: one kernel call per layer."""
 
+    slots: torch.Tensor
+
     def __init__(self, pool: KVPool, num_heads: int) -> None:
         super().__init__(pool, num_heads)
         self.workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=pool.k.device)
@@ -47,7 +49,7 @@ class FlashInferAttention(AttentionBackend):
         lengths = starts + counts
         indices, bounds = geometry.page_list(lengths, pages, size)
         last = torch.from_numpy(geometry.last_page_len(lengths, size))
-        self._slots = torch.from_numpy(geometry.slots(starts, counts, pages, size)).to(device)
+        self.slots = torch.from_numpy(geometry.slots(starts, counts, pages, size)).to(device)
         paged = torch.from_numpy(bounds), torch.from_numpy(indices).to(device), last
         shape = self.num_heads, self.pool.num_kv_heads, self.pool.k.shape[-1], size
         if int(counts.max()) == 1:
@@ -59,8 +61,11 @@ class FlashInferAttention(AttentionBackend):
             self._now.plan(queries, *paged, *shape, causal=True, q_data_type=self.pool.k.dtype)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        self.pool.store(layer, self._slots, k.flatten(1), v.flatten(1))
-        out: torch.Tensor = self._now.run(q.contiguous(), (self.pool.k[layer], self.pool.v[layer]))
+        self.pool.store(layer, self.slots, k.flatten(1), v.flatten(1))
+        return self.attend_stored(layer, q.contiguous())
+
+    def attend_stored(self, layer: int, q: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self._now.run(q, (self.pool.k[layer], self.pool.v[layer]))
         return out.flatten(1)
 
     def freeze(self, size: int, most_pages: int) -> AttentionBackend:
@@ -74,12 +79,14 @@ class FrozenDecode(AttentionBackend):
     have happened when the next step is planned.
     """
 
+    slots: torch.Tensor
+
     def __init__(self, eager: FlashInferAttention, size: int, most_pages: int) -> None:
         super().__init__(eager.pool, eager.num_heads)
         device = self.pool.k.device
         self.size = size
         self._indices = torch.zeros(size * most_pages, dtype=torch.int32, device=device)
-        self._slots = torch.zeros(size, dtype=torch.int64, device=device)
+        self.slots = torch.zeros(size, dtype=torch.int64, device=device)
         self._wrapper = library().BatchDecodeWithPagedKVCacheWrapper(
             eager.workspace,
             "NHD",
@@ -109,7 +116,7 @@ class FrozenDecode(AttentionBackend):
         host.slots[:real] = geometry.slots(starts, counts, pages, page_size)
         host.slots[real:] = pool.empty_page * page_size
 
-        self._slots.copy_(host.tensor("slots"), non_blocking=True)
+        self.slots.copy_(host.tensor("slots"), non_blocking=True)
         self._indices[:total].copy_(host.tensor("indices")[:total], non_blocking=True)
         self._wrapper._pin_memory_int_workspace_buffer = host.plan
         self._wrapper.plan(
@@ -124,8 +131,11 @@ class FrozenDecode(AttentionBackend):
         )
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        self.pool.store(layer, self._slots, k.flatten(1), v.flatten(1))
-        out: torch.Tensor = self._wrapper.run(q.contiguous(), (self.pool.k[layer], self.pool.v[layer]))
+        self.pool.store(layer, self.slots, k.flatten(1), v.flatten(1))
+        return self.attend_stored(layer, q.contiguous())
+
+    def attend_stored(self, layer: int, q: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self._wrapper.run(q, (self.pool.k[layer], self.pool.v[layer]))
         return out.flatten(1)
 
 

@@ -23,6 +23,9 @@ class PairAttention(AttentionBackend):
             self.decode.begin(starts[:single], counts[:single], pages[:single])
         if self._has_prefill:
             self.prefill.begin(starts[single:], counts[single:], pages[single:])
+        parts = [self.decode.slots] * (single > 0) + [self.prefill.slots] * self._has_prefill
+        known = [slots for slots in parts if slots is not None]
+        self.slots = torch.cat(known) if len(known) == len(parts) else None
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         single = self._num_single
@@ -32,6 +35,15 @@ class PairAttention(AttentionBackend):
             return self.prefill.attend(layer, q, k, v)
         decoded = self.decode.attend(layer, q[:single], k[:single], v[:single])
         return torch.cat((decoded, self.prefill.attend(layer, q[single:], k[single:], v[single:])))
+
+    def attend_stored(self, layer: int, q: torch.Tensor) -> torch.Tensor:
+        single = self._num_single
+        if not self._has_prefill:
+            return self.decode.attend_stored(layer, q)
+        if not single:
+            return self.prefill.attend_stored(layer, q)
+        decoded = self.decode.attend_stored(layer, q[:single])
+        return torch.cat((decoded, self.prefill.attend_stored(layer, q[single:])))
 
     def freeze(self, size: int, most_pages: int) -> AttentionBackend | None:
         return self.decode.freeze(size, most_pages)

@@ -1,6 +1,7 @@
 """A decoder's layers on a GPU in 16 bits: the same numbers as `decoder.Layer`, with fewer and larger kernels.
 
-What a half of a layer gives is not added at once: the next norm takes the sum in with it.
+Keys and values go from the projection to the cache in the kernel that rotates them, where the backend can do without
+seeing them (`attend_stored`). What a half of a layer gives is not added at once: the next norm takes the sum in.
 
     x, delta -> [ x += delta, norm ] -> attention -> delta -> [ x += delta, norm ] -> mlp -> delta -> next layer
 """
@@ -14,13 +15,14 @@ import torch
 
 from minisgl.attention.base import AttentionBackend
 from minisgl.kernels.gate import gate
+from minisgl.kernels.heads import Shape, fits, place_heads
 from minisgl.kernels.norm import add_norm
 from minisgl.layers.mlp import MLP
 from minisgl.layers.norm import Norm
 from minisgl.layers.rotary import Rotary
 
 if TYPE_CHECKING:
-    from minisgl.models.decoder import Layer
+    from minisgl.models.decoder import Attention, Layer
 
 
 class FusedLayers:
@@ -28,17 +30,19 @@ class FusedLayers:
 
     def __init__(self, layers: list[Layer], norm: Norm, rotary: Rotary) -> None:
         self.layers, self.norm, self.rotary = layers, norm, rotary
+        self.attentions = [FusedAttention(layer.attention, rotary) for layer in layers]
         self.mlps = [_feed_forward(layer) for layer in layers]
 
     def __call__(
         self, x: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor, backend: AttentionBackend
     ) -> torch.Tensor | None:
         """Vectors for the head [wanted, hidden] of embedded tokens `x`, which is overwritten; None: nothing wanted."""
-        at = self.rotary.at(positions)
+        places = not any(attention.shape is None for attention in self.attentions) and backend.slots is not None
+        at = None if places else self.rotary.at(positions)
         delta: torch.Tensor | None = None
-        for layer, mlp in zip(self.layers, self.mlps, strict=True):
+        for layer, attention, mlp in zip(self.layers, self.attentions, self.mlps, strict=True):
             normed = _norm(layer.attention_norm, x, delta)
-            delta = layer.attention(normed, at, backend)
+            delta = layer.attention(normed, at, backend) if at is not None else attention(normed, positions, backend)
             delta = mlp(_norm(layer.mlp_norm, x, delta))
         if not len(wanted):
             return None
@@ -46,6 +50,23 @@ class FusedLayers:
             x = x.index_select(0, wanted)
             delta = None if delta is None else delta.index_select(0, wanted)
         return _norm(self.norm, x, delta)
+
+
+class FusedAttention:
+    """Projection, one kernel for all that stands before attention, attention, projection."""
+
+    def __init__(self, plain: Attention, rotary: Rotary) -> None:
+        self.plain, self.rotary = plain, rotary
+        norms = (plain.q_norm.weight, plain.k_norm.weight, plain.q_norm.eps) if plain.qk_norm else None
+        self.shape = Shape(plain.heads, plain.kv_heads, plain.dim, norms) if fits(plain.dim) else None
+
+    def __call__(self, x: torch.Tensor, positions: torch.Tensor, backend: AttentionBackend) -> torch.Tensor:
+        plain, pool = self.plain, backend.pool
+        assert self.shape is not None, "chosen where the kernel is made for the heads"
+        assert backend.slots is not None, "chosen where the backend does without keys and values"
+        cache = pool.k[plain.layer], pool.v[plain.layer]
+        q = place_heads(plain.qkv(x), self.shape, self.rotary.tables, positions, backend.slots, cache)
+        return plain.out(backend.attend_stored(plain.layer, q))
 
 
 def _norm(norm: Norm, x: torch.Tensor, delta: torch.Tensor | None) -> torch.Tensor:
