@@ -9,7 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minisgl.errors import RequestError
 from minisgl.server import faults
-from minisgl.server.sse import CUT
+from minisgl.server.sse import CUT, FULL
 
 HEADER_SECONDS = 30.0  # from the connection, or a request's first byte, to the end of its headers
 HEADER_BYTES = 64 * 1024
@@ -33,7 +33,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._header_bytes = 0
         self._expect_headers()
-        self.scope["extensions"] = {CUT: self.transport.abort}  # type: ignore[dict-item]  # an extension of our own
+        self.scope["extensions"] = {CUT: self.transport.abort, FULL: self._is_full}  # type: ignore[dict-item]  # our own
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -56,6 +56,9 @@ class Connection(HttpToolsProtocol):
         )
         self.transport.write(head + content)
         self.transport.close()
+
+    def _is_full(self) -> bool:
+        return self.flow.write_paused
 
     def _count(self, num_bytes: int) -> None:
         self._header_bytes += num_bytes

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from minisgl.errors import MiniSGLError
 from minisgl.server import faults
@@ -19,7 +20,9 @@ HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would collect the events
 ]
-CUT = "minisgl.cut"  # ASGI extension: drop the connection with what it has not read
+# ASGI extensions of `connection`:
+CUT = "minisgl.cut"  # drop the connection with what it has not read
+FULL = "minisgl.full"  # does its client read too slowly, so that sending waits?
 
 
 class SlowReaderError(Exception):
@@ -31,25 +34,33 @@ class EventStream:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._scope, self._send = scope, send
+        self._is_full: Callable[[], bool] = scope.get("extensions", {}).get(FULL, lambda: True)
 
     async def open(self) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
 
     async def put(self, event: bytes) -> None:
         """Send one event. Raises SlowReaderError when the client's buffers stay full."""
-        try:
-            async with asyncio.timeout(SEND_SECONDS):
-                await self._send({"type": "http.response.body", "body": event, "more_body": True})
-        except TimeoutError:
-            self._scope["extensions"][CUT]()
-            raise SlowReaderError from None
+        await self._put({"type": "http.response.body", "body": event, "more_body": True})
 
     async def put_error(self, error: MiniSGLError) -> None:
         """The last event of a stream that failed; no [DONE] follows."""
         await self.put(event_of(faults.body(error)))
 
     async def close(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        with contextlib.suppress(SlowReaderError):
+            await self._put({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _put(self, message: Message) -> None:
+        if not self._is_full():  # the hot path: what cannot wait needs no timer
+            await self._send(message)
+            return
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._send(message)
+        except TimeoutError:
+            self._scope["extensions"][CUT]()
+            raise SlowReaderError from None
 
 
 def event_of(content: Any) -> bytes:
