@@ -82,10 +82,10 @@ def blocks(rows: int, outs: int, ins: int) -> tuple[int, int]:
     turn = min(1024, triton.next_power_of_2(ins))
     # Sums of all rows are held at once: 128 threads with 64 numbers each at most.
     while rows * block * turn > 8192:
-        if block > 2:
-            block //= 2
-        else:
+        if turn > 512 or block == 1:
             turn //= 2
+        else:
+            block //= 2
     return block, turn
 
 
