@@ -46,6 +46,7 @@ class SamplingParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     repetition_penalty: float = 1.0  # divides (a negative logit: multiplies) what prompt or answer hold
     logit_bias: dict[int, float] = {}  # token id -> added to its logit
     logprobs: int | None = None  # None: none; n: the chosen token's, and the n likeliest tokens'
+    min_tokens: int = 0  # before so many, no end token and none of `stop_token_ids` is chosen
 
 
 class DecodeParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -54,6 +55,7 @@ class DecodeParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     stop: tuple[str, ...] = ()
     skip_special_tokens: bool = True
     include_stop: bool = False
+    min_tokens: int = 0  # stop strings are looked for in what comes after so many tokens
 
 
 # ---- front end <-> tokenizer

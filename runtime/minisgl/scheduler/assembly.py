@@ -15,6 +15,8 @@ from minisgl.engine.batch import Batch, Extras, Sampling
 from minisgl.scheduler.pages import PageTable
 from minisgl.scheduler.rows import Index, RowTable
 
+WITHHELD = -1e9  # added to a logit, it leaves no probability; -infinity would make a row of NaN where all is withheld
+
 
 def assemble(
     rows: RowTable, pages: PageTable, chosen: Index, counts: NDArray[np.int32], scrub: NDArray[np.int32]
@@ -66,6 +68,8 @@ def _extras(rows: RowTable, who: Index) -> Extras:
             penalised.append((at, *values, request.prompt_len, len(history)))
             histories.append(history)
         biased += [(at, token, bias) for token, bias in asked.logit_bias.items()]
+        if rows.length[row] < rows.min_len[row]:
+            biased += [(at, token, WITHHELD) for token in request.withheld]
         if asked.logprobs is not None:
             reported.append((at, asked.logprobs))
 

@@ -34,6 +34,7 @@ class Request:
     seed: int
     sampling: SamplingParams
     decode: DecodeParams
+    withheld: tuple[int, ...] = ()  # what would end it, and must not be chosen before `min_tokens`
     cached_tokens: int = -1  # -1: never admitted
     overtaken: int = 0  # by how many later ones, since it waits for pages
     opened: bool = False  # its first result is out
@@ -52,6 +53,7 @@ def wants_extras(sampling: SamplingParams) -> bool:
         or sampling.repetition_penalty != 1
         or sampling.logit_bias
         or sampling.logprobs is not None
+        or sampling.min_tokens
     )
 
 
@@ -69,6 +71,7 @@ class RowTable:
         self.length = np.zeros(num_rows, np.int32)
         self.computed = np.zeros(num_rows, np.int32)
         self.max_len = np.zeros(num_rows, np.int32)
+        self.min_len = np.zeros(num_rows, np.int32)  # no shorter one ends by a token
         self.stops_at_eos = np.zeros(num_rows, bool)
         self.has_stop_ids = np.zeros(num_rows, bool)
         self.has_extras = np.zeros(num_rows, bool)
@@ -103,6 +106,7 @@ class RowTable:
         self.uid[row], self.arrival[row], self.priority[row] = request.uid, request.arrival, request.priority
         self.tokens[row, : len(request.ids)] = request.ids
         self.length[row], self.computed[row], self.max_len[row] = len(request.ids), computed, request.max_len
+        self.min_len[row] = request.prompt_len + sampling.min_tokens
         self.stops_at_eos[row] = not sampling.ignore_eos
         self.has_stop_ids[row] = bool(sampling.stop_token_ids)
         self.has_extras[row] = wants_extras(sampling)

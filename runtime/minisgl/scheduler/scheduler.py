@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from minisgl.engine.batch import NOT_KNOWN, Batch, Sampled
 from minisgl.kvcache.base import PrefixCache
-from minisgl.messages import Finish, Generate, Opened, Stats
+from minisgl.messages import Finish, Generate, Opened, SamplingParams, Stats
 from minisgl.scheduler.assembly import assemble
 from minisgl.scheduler.pages import PageTable
 from minisgl.scheduler.queue import Queue
@@ -103,6 +103,7 @@ class Scheduler:
             seed=drawn % 2**64,
             sampling=sampling,
             decode=message.decode,
+            withheld=self._ends_of(sampling) if sampling.min_tokens else (),
         )
         self._arrivals += 1
         self._known[request.uid] = request
@@ -308,8 +309,9 @@ class Scheduler:
         """Report the new tokens of rows that have not ended, and end those that they end."""
         rows = self._rows
         finish = np.where(at + 1 >= rows.max_len[who], LENGTH, RUNNING)
-        finish[rows.stops_at_eos[who] & self._is_eos[tokens]] = Finish.STOP
-        for i in np.flatnonzero(rows.has_stop_ids[who]).tolist():
+        may_end = at >= rows.min_len[who]
+        finish[may_end & rows.stops_at_eos[who] & self._is_eos[tokens]] = Finish.STOP
+        for i in np.flatnonzero(may_end & rows.has_stop_ids[who]).tolist():
             if int(tokens[i]) in rows.of(int(who[i])).sampling.stop_token_ids:
                 finish[i] = Finish.STOP
         finish[failed] = Finish.ERROR
@@ -359,6 +361,11 @@ class Scheduler:
             self._open(request)
         self.results.end(request.uid, finish, error)
         del self._known[request.uid]
+
+    def _ends_of(self, sampling: SamplingParams) -> tuple[int, ...]:
+        """The tokens that end a request."""
+        ends = {*sampling.stop_token_ids, *(() if sampling.ignore_eos else self.config.eos_token_ids)}
+        return tuple(token for token in sorted(ends) if token < self.config.vocab_size)
 
     def _why_impossible(self, request: Request) -> str | None:
         limit = self.config.context_length

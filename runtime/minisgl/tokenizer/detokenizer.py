@@ -36,6 +36,7 @@ class Answer:
     scanner: StopScanner
     scores: Scores
     include_stop: bool
+    min_tokens: int
     cached_tokens: int
     num_tokens: int = 0
     has_failed: bool = False
@@ -116,6 +117,7 @@ class Detokenizer:
             StopScanner(params.stop, params.include_stop),
             Scores(self._decoder, params.skip_special_tokens),
             params.include_stop,
+            params.min_tokens,
             opened.cached_tokens,
         )
 
@@ -148,7 +150,7 @@ class Detokenizer:
                 piece = answer.stream.feed(token)
                 if logprobs is not None:
                     answer.scores.add(token, logprobs, piece)
-                text = answer.scanner.feed(piece)
+                text = answer.scanner.feed(piece) if answer.num_tokens > answer.min_tokens else piece
         if finish and not answer.is_told:
             text += answer.scanner.feed(answer.stream.flush())
             if not answer.is_told:

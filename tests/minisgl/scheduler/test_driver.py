@@ -62,6 +62,23 @@ def test_a_repetition_penalty_gives_the_tokens_of_transformers(driver: MakeDrive
     assert driver().generate([PROMPTS[2]], sampling)[0] == oracle[0, ids.shape[1] :].tolist()
 
 
+@pytest.mark.parametrize("overlap", ["off", "on"])
+@pytest.mark.parametrize("ignore_eos", [False, True])
+def test_min_tokens_gives_the_tokens_of_transformers(
+    overlap: str, ignore_eos: bool, driver: MakeDriver, checkpoint: Checkpoint
+) -> None:
+    """Any token of the plain answer as an end: it is not chosen before, and ends the answer after `min_tokens`."""
+    oracle, prompt = checkpoint("llama")[1], PROMPTS[2]
+    ids = torch.tensor([prompt])
+    stops = tuple(sorted(set(oracle_greedy(oracle, prompt, 6))))
+    ends = [*stops, *([] if ignore_eos else [96])]
+    options = {"do_sample": False, "max_new_tokens": 15, "min_new_tokens": 7, "pad_token_id": 0}
+    expected = oracle.generate(ids, eos_token_id=ends, **options)[0, ids.shape[1] :].tolist()
+    assert not set(expected[:7]) & set(stops)
+    sampling = SamplingParams(15, temperature=0, stop_token_ids=stops, min_tokens=7, ignore_eos=ignore_eos)
+    assert driver(overlap=overlap).generate([prompt, [5]], sampling)[0] == expected
+
+
 def test_a_prefix_hit_changes_no_token(driver: MakeDriver) -> None:
     engine, greedy = driver(), SamplingParams(10, temperature=0)
     first = engine.generate([PROMPTS[3]], greedy)

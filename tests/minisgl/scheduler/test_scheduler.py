@@ -8,7 +8,7 @@ import pytest
 from minisgl.engine.batch import SHARED, Batch, Sampled
 from minisgl.messages import Finish, Generate
 from minisgl.scheduler.driver import unpack
-from support.fake_engine import VOCAB, Loop, answer, generate, make, next_token
+from support.fake_engine import EOS, VOCAB, Loop, answer, generate, make, next_token
 
 
 def test_decoding_rows_go_first_and_prompts_are_cut_to_the_budget() -> None:
@@ -112,6 +112,19 @@ def test_stop_ids_and_end_tokens_end_a_request_unless_it_ignores_them() -> None:
     loop = Loop(scheduler, engine)
     loop.run()
     assert (loop.tokens[0], loop.ends[0]) == (alone[: alone.index(alone[2]) + 1], Finish.STOP)
+
+
+def test_before_min_tokens_nothing_ends_a_request_and_what_would_is_withheld() -> None:
+    alone, _ = answer([3, 4], 10)
+    scheduler, engine = make()  # it does not heed what is withheld: the scheduler must not believe it
+    stops = (alone[0], alone[2], alone[4])
+    scheduler.add(generate(0, [3, 4], 10, stop_token_ids=(*stops, VOCAB), min_tokens=4, logit_bias={1: 2.0}))
+    loop, withheld = Loop(scheduler, engine), []
+    while scheduler.has_work:
+        if (batch := loop.step()) is not None and batch.sampling is not None and (asked := batch.sampling.extras):
+            withheld.append(set(asked.bias_token[asked.bias < -1e6].tolist()))
+    assert (loop.tokens[0], loop.ends[0]) == (alone[:5], Finish.STOP)
+    assert withheld == [{*stops, EOS}] * 4 + [set()]
 
 
 def test_when_the_engine_dies_every_request_hears_of_it() -> None:

@@ -53,6 +53,12 @@ def test_an_answer_is_told_token_by_token() -> None:
     assert len(reader.detokenizer) == 0
 
 
+def test_stop_strings_are_looked_for_after_min_tokens() -> None:
+    reader = Reader(stop=("ab",), min_tokens=3)
+    assert reader.write("ababab", Finish.LENGTH) == "abab"
+    assert reader.texts[-1].stopped_by == "ab"
+
+
 def test_the_first_token_is_told_even_without_text() -> None:
     reader = Reader()
     reader.feed("é".encode()[0])
