@@ -9,6 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minisgl.server.front import Front
+from minisgl.server.sse import STRAIGHT
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 CLIENT_GONE = 499  # nginx's number for a client that left before its answer
@@ -36,6 +37,7 @@ class Door:
                     headers["Connection"] = "close"
             await send(message)
 
+        scope.setdefault("extensions", {})[STRAIGHT] = send
         try:
             await self._app(scope, receive, pass_on)
         finally:

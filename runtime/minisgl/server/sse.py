@@ -20,9 +20,10 @@ HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would collect the events
 ]
-# ASGI extensions of `connection`:
+# ASGI extensions of `connection` and, the last, of `door`:
 CUT = "minisgl.cut"  # drop the connection with what it has not read
 FULL = "minisgl.full"  # does its client read too slowly, so that sending waits?
+STRAIGHT = "minisgl.straight"  # the server's own `send`: the layers between look at a response's start only
 
 
 class SlowReaderError(Exception):
@@ -33,11 +34,13 @@ class EventStream:
     """One response of events. `close` ends it well; leaving it early cuts the connection."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
-        self._scope, self._send = scope, send
-        self._is_full: Callable[[], bool] = scope.get("extensions", {}).get(FULL, lambda: True)
+        extensions = scope.get("extensions", {})
+        self._scope, self._start = scope, send
+        self._send: Send = extensions.get(STRAIGHT, send)
+        self._is_full: Callable[[], bool] = extensions.get(FULL, lambda: True)
 
     async def open(self) -> None:
-        await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await self._start({"type": "http.response.start", "status": 200, "headers": HEADERS})
 
     async def put(self, event: bytes) -> None:
         """Send one event. Raises SlowReaderError when the client's buffers stay full."""

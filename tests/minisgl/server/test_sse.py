@@ -7,7 +7,7 @@ import pytest
 from starlette.types import Message
 
 from minisgl.server import sse
-from minisgl.server.sse import CUT, FULL, EventStream, SlowReaderError
+from minisgl.server.sse import CUT, FULL, STRAIGHT, EventStream, SlowReaderError
 
 
 class Client:
@@ -76,3 +76,17 @@ def test_where_the_server_does_not_say_if_it_is_full_there_is_a_time_limit(monke
     stream = EventStream({"extensions": {CUT: client._cut}}, client._send)
     with pytest.raises(SlowReaderError):
         asyncio.run(stream.put(b"data: 1\n\n"))
+
+
+def test_only_the_start_passes_the_layers_between() -> None:
+    server, layers = Client(), Client()
+
+    async def work() -> None:
+        stream = EventStream({"extensions": {STRAIGHT: server._send, FULL: lambda: False}}, layers._send)
+        await stream.open()
+        await stream.put(b"data: 1\n\n")
+        await stream.close()
+
+    asyncio.run(work())
+    assert [message["type"] for message in layers.got] == ["http.response.start"]
+    assert [message["more_body"] for message in server.got] == [True, False]
