@@ -43,22 +43,23 @@ class FlashInferAttention(AttentionBackend):
         self.workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=pool.k.device)
         self._decode = library().BatchDecodeWithPagedKVCacheWrapper(self.workspace, "NHD", use_tensor_cores=True)
         self._prefill = library().BatchPrefillWithPagedKVCacheWrapper(self.workspace, "NHD")
+        self._plans = {wrapper: _Plans(wrapper) for wrapper in (self._decode, self._prefill)}
 
     def begin(self, starts: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
-        device, size = self.pool.k.device, self.pool.page_size
+        place, size = self.pool.place, self.pool.page_size
         lengths = starts + counts
         indices, bounds = geometry.page_list(lengths, pages, size)
         last = torch.from_numpy(geometry.last_page_len(lengths, size))
-        self.slots = torch.from_numpy(geometry.slots(starts, counts, pages, size)).to(device)
-        paged = torch.from_numpy(bounds), torch.from_numpy(indices).to(device), last
+        self.slots = place(geometry.slots(starts, counts, pages, size))
+        paged = torch.from_numpy(bounds), place(indices), last
         shape = self.num_heads, self.pool.num_kv_heads, self.pool.k.shape[-1], size
-        if int(counts.max()) == 1:
-            self._now = self._decode
-            self._now.plan(*paged, *shape, q_data_type=self.pool.k.dtype)
-        else:
-            self._now = self._prefill
-            queries = torch.from_numpy(geometry.bounds(counts))
-            self._now.plan(queries, *paged, *shape, causal=True, q_data_type=self.pool.k.dtype)
+        self._now = self._decode if int(counts.max()) == 1 else self._prefill
+        with self._plans[self._now]:
+            if self._now is self._decode:
+                self._now.plan(*paged, *shape, q_data_type=self.pool.k.dtype)
+            else:
+                queries = torch.from_numpy(geometry.bounds(counts))
+                self._now.plan(queries, *paged, *shape, causal=True, q_data_type=self.pool.k.dtype)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         self.pool.store(layer, self.slots, k.flatten(1), v.flatten(1))
@@ -70,6 +71,26 @@ class FlashInferAttention(AttentionBackend):
 
     def freeze(self, size: int, most_pages: int) -> AttentionBackend:
         return FrozenDecode(self, size, most_pages)
+
+
+class _Plans:
+    """Where a wrapper writes its plan before it is copied: pinned memory in twos, so that a step can be planned while
+    the one before waits for the device, and what it waits for when both are taken.
+    """
+
+    def __init__(self, wrapper: Any) -> None:
+        self._wrapper = wrapper
+        first = wrapper._pin_memory_int_workspace_buffer
+        self._places = [(memory, torch.cuda.Event()) for memory in (first, torch.empty_like(first, pin_memory=True))]  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> None:
+        memory, copied = self._places[0]
+        copied.synchronize()
+        self._wrapper._pin_memory_int_workspace_buffer = memory
+
+    def __exit__(self, *_: object) -> None:
+        self._places[0][1].record()
+        self._places.reverse()
 
 
 class FrozenDecode(AttentionBackend):
@@ -85,8 +106,9 @@ class FrozenDecode(AttentionBackend):
         super().__init__(eager.pool, eager.num_heads)
         device = self.pool.k.device
         self.size = size
-        self._indices = torch.zeros(size * most_pages, dtype=torch.int32, device=device)
-        self.slots = torch.zeros(size, dtype=torch.int64, device=device)
+        # One buffer, so that one copy brings a step's slots (two words each) and pages.
+        self._words = torch.zeros(2 * size + size * most_pages, dtype=torch.int32, device=device)
+        self.slots, self._indices = self._words[: 2 * size].view(torch.int64), self._words[2 * size :]
         self._wrapper = library().BatchDecodeWithPagedKVCacheWrapper(
             eager.workspace,
             "NHD",
@@ -103,6 +125,7 @@ class FrozenDecode(AttentionBackend):
         pool, page_size, real = self.pool, self.pool.page_size, len(starts)
         host = self._hosts[0]
         self._hosts.reverse()
+        host.copied.synchronize()
         lengths = host.lengths
         lengths[:real] = starts + 1
         lengths[real:] = 1
@@ -116,8 +139,8 @@ class FrozenDecode(AttentionBackend):
         host.slots[:real] = geometry.slots(starts, counts, pages, page_size)
         host.slots[real:] = pool.empty_page * page_size
 
-        self.slots.copy_(host.tensor("slots"), non_blocking=True)
-        self._indices[:total].copy_(host.tensor("indices")[:total], non_blocking=True)
+        used = 2 * self.size + total
+        self._words[:used].copy_(host.words[:used], non_blocking=True)
         self._wrapper._pin_memory_int_workspace_buffer = host.plan
         self._wrapper.plan(
             host.tensor("bounds"),
@@ -129,6 +152,7 @@ class FrozenDecode(AttentionBackend):
             page_size,
             q_data_type=pool.k.dtype,
         )
+        host.copied.record()
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         self.pool.store(layer, self.slots, k.flatten(1), v.flatten(1))
@@ -144,14 +168,15 @@ class _Host:
 
     def __init__(self, size: int, most_pages: int, plan: torch.Tensor) -> None:
         self.plan = plan.pin_memory() if not plan.is_pinned() else plan
+        self.words = torch.zeros(2 * size + size * most_pages, dtype=torch.int32, pin_memory=True)
+        self.slots, self.indices = self.words[: 2 * size].view(torch.int64).numpy(), self.words[2 * size :].numpy()
         self._tensors = {
             "bounds": torch.zeros(size + 1, dtype=torch.int32, pin_memory=True),
-            "indices": torch.zeros(size * most_pages, dtype=torch.int32, pin_memory=True),
             "last": torch.zeros(size, dtype=torch.int32, pin_memory=True),
-            "slots": torch.zeros(size, dtype=torch.int64, pin_memory=True),
         }
-        self.bounds, self.indices, self.last, self.slots = (tensor.numpy() for tensor in self._tensors.values())
+        self.bounds, self.last = (tensor.numpy() for tensor in self._tensors.values())
         self.lengths = np.zeros(size, np.int32)
+        self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def tensor(self, name: str) -> torch.Tensor:
         return self._tensors[name]

@@ -201,7 +201,7 @@ class Engine:
         return self.model.forward(tokens, positions, wanted, self.attention)
 
     def _to_device(self, indices: NDArray[np.integer]) -> torch.Tensor:
-        return torch.from_numpy(indices.astype(np.int64)).to(self.config.device)
+        return self.pool.place(indices.astype(np.int64))
 
 
 @contextmanager

@@ -70,7 +70,10 @@ class _DecodeGraph:
         self._attention, self._padding = attention, len(last) - 1
         self._columns = torch.zeros(len(COLUMNS), size, dtype=torch.int64, device=last.device)
         # In twos: the copy of one step may wait on the device while the next step is written.
-        self._hosts = [torch.zeros(len(COLUMNS), size, dtype=torch.int64, pin_memory=True) for _ in range(2)]
+        self._hosts = [
+            (torch.zeros(len(COLUMNS), size, dtype=torch.int64, pin_memory=True), torch.cuda.Event())  # type: ignore[no-untyped-call]
+            for _ in range(2)
+        ]
         batch = Batch(
             rows=np.full(1, self._padding, np.int32),
             tokens=np.zeros(1, np.int32),
@@ -120,8 +123,9 @@ class _DecodeGraph:
         return drawn[:, at], before[at]
 
     def _write(self, batch: Batch) -> None:
-        host = self._hosts[0]
+        host, copied = self._hosts[0]
         self._hosts.reverse()
+        copied.synchronize()
         values, real = host.numpy(), len(batch.tokens)
         tokens, rows, at, next_at, seeds, packed = values
         temperature = packed.view(np.float32)
@@ -133,3 +137,4 @@ class _DecodeGraph:
             seeds[batch.sampled] = sampling.seeds.view(np.int64)
             temperature[batch.sampled] = sampling.temperature
         self._columns.copy_(host, non_blocking=True)
+        copied.record()

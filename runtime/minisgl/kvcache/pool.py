@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 class KVPool:
@@ -38,6 +39,11 @@ class KVPool:
     @property
     def num_bytes(self) -> int:
         return 2 * self.k.numel() * self.k.element_size()
+
+    def place(self, values: NDArray[np.generic]) -> torch.Tensor:
+        """A step's numbers beside the cache. On a GPU from pinned memory: the copy waits for no step in flight."""
+        host = torch.from_numpy(values)
+        return host.pin_memory().to(self.k.device, non_blocking=True) if self.k.is_cuda else host
 
     def store(self, layer: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         """Write one row per token: `slots` int64 [tokens], `k` and `v` [tokens, kv_heads * head_dim]."""
