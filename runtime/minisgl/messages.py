@@ -1,6 +1,7 @@
 """The messages between the processes of one server: closed msgspec schemas, arrays as little-endian bytes.
 
     front end ──Tokenize──► tokenizer ──Tokenized──► front end        (text to ids; the front end validates the length)
+    front end ──Detokenize──► tokenizer ──Detokenized──► front end    (whole prompts back to text)
     front end ──Generate | Abort──► scheduler rank 0                  (one ordered pipe: an abort cannot overtake)
     scheduler rank 0 ──Step──► detokenizer ──Texts──► front end       (one message of arrays per step)
 
@@ -76,6 +77,22 @@ class Tokenized(Message, frozen=True):
 
     uid: int
     ids: bytes = b""
+    error: str | None = None
+
+
+class Detokenize(Message, frozen=True):
+    """Turn the `ids` (int32 bytes) of a prompt into its text."""
+
+    uid: int
+    ids: bytes
+    skip_special_tokens: bool = False
+
+
+class Detokenized(Message, frozen=True):
+    """The text, or the sentence that says why there is none."""
+
+    uid: int
+    text: str = ""
     error: str | None = None
 
 
@@ -177,7 +194,7 @@ class Texts(Message, frozen=True):
     stats: Stats | None = None
 
 
-TO_TOKENIZER = Tokenize
+TO_TOKENIZER = Tokenize | Detokenize
 TO_SCHEDULER = Generate | Abort
 TO_DETOKENIZER = Step
-TO_FRONTEND = Tokenized | Texts
+TO_FRONTEND = Tokenized | Detokenized | Texts

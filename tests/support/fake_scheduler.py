@@ -88,7 +88,8 @@ def one_step(requests: dict[int, Running], aborted: list[int], limit: int) -> tu
         token = int(running.ids[running.num_tokens % len(running.ids)])
         running.num_tokens += 1
         finish = Finish.LENGTH if running.num_tokens == sampling.max_tokens else Finish.RUNNING
-        finish = Finish.STOP if token in sampling.stop_token_ids else finish
+        may_end = running.num_tokens > sampling.min_tokens
+        finish = Finish.STOP if may_end and token in sampling.stop_token_ids else finish
         rows.append((uid, token, finish))
         if sampling.logprobs is not None:
             logprobs[uid] = (report(token, sampling.logprobs),)

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from minisgl.args import LaunchArgs
-from minisgl.messages import TO_SCHEDULER, Abort, Finish, Generate, Text, Texts, Tokenize, Tokenized
+from minisgl.messages import TO_SCHEDULER, Abort, Detokenize, Finish, Generate, Text, Texts, Tokenize, Tokenized
 from minisgl.metrics import Metrics
 from minisgl.process import Heartbeats, Open
 from minisgl.server.app import build_app
@@ -45,7 +45,7 @@ class FrontEnd:
 
         return asyncio.run(send())
 
-    def _tokenize(self, message: Tokenize) -> None:
+    def _tokenize(self, message: Tokenize | Detokenize) -> None:
         self._table.receive(Tokenized(message.uid, np.array([65], "<i4").tobytes()))
 
     def _generate(self, message: Generate | Abort) -> None:

@@ -9,6 +9,7 @@ from minisgl.info import EngineFacts, ServerInfo
 from minisgl.metrics import Metrics
 from minisgl.process import Open
 from minisgl.server.health import Health
+from minisgl.server.openai import MOST_CHOICES
 from minisgl.server.requests import RequestTable
 
 STARTING_RETRY_SECONDS, DRAINING_RETRY_SECONDS = 10, 5
@@ -23,6 +24,7 @@ class Front:
         self.created = created
         self.context_length = 0
         self.vocabulary_size = 0
+        self.page_size = 0
         self.is_accepting = True  # false after the drain delay
         self.failure: str | None = None
 
@@ -34,6 +36,7 @@ class Front:
         # A tokenizer may know words that were added after the model was trained, and have no row in its weights.
         self.vocabulary_size = min(order.vocabulary_size, facts.vocabulary_size or order.vocabulary_size)
         cache = facts.kv_cache
+        self.page_size = cache.page_size
         self.metrics.gauge("minisgl_kv_cache_info", str(cache.page_size), str(cache.pages)).set(1)
         self.health.info = ServerInfo(
             version=__version__,
@@ -75,6 +78,17 @@ class Front:
                 f"{param}: the token id {largest} is outside the vocabulary of {self.vocabulary_size}",
                 code="invalid_value",
                 param=param,
+            )
+
+    def check_choices(self, num_prompts: int, n: int) -> None:
+        """More than the table can ever hold could only be told to try again for ever."""
+        limit = min(MOST_CHOICES, self.table.limit)
+        if num_prompts * n > limit:
+            raise RequestError(
+                f"{num_prompts} prompts with n={n} make {num_prompts * n} choices, and {limit} is the limit of one "
+                "request; send several",
+                code="invalid_value",
+                param="n" if n > 1 else "prompt",
             )
 
     def answer_len(self, prompt_len: int, wanted: int | None, default: int | None, param: str) -> int:

@@ -18,6 +18,7 @@ INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
 MOST_STOPS = 16
 LONGEST_STOP = 1024  # characters; every new piece of text is searched for each
 
+MOST_CHOICES = 128  # of one request, as OpenAI; each is a request of its own in the scheduler
 MOST_LOGPROBS = 20
 MOST_BIASES = 300  # as OpenAI; each is carried to every rank's step
 HIGHEST_PRIORITY = 1000
@@ -29,12 +30,8 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 # Field -> the values that mean "not used". None is always one of them.
 NOT_SERVED: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "best_of": (1,),
     "prompt_logprobs": (),
-    "echo": (False,),
     "suffix": ("",),
-    "min_tokens": (0,),
     "response_format": ({"type": "text"},),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -69,11 +66,14 @@ class Sampling(Body):
 
     model: str | None = None
     max_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=INT32_MAX)] | None = None  # -1 and 0: off
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-INT64_MAX - 1, le=INT64_MAX)] | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(ge=0.01, le=2)] | None = None  # a logit divided by less may overflow
@@ -98,14 +98,33 @@ class Sampling(Body):
         """None: no logprobs; else of how many of the likeliest tokens beside the chosen one."""
         raise NotImplementedError
 
-    def sampling(self, max_tokens: int) -> SamplingParams:
+    @model_validator(mode="after")
+    def keeps_all_choices(self) -> Self:
+        if self.best_of is not None and self.best_of != self.num_choices:
+            raise RequestError(
+                f"best_of: {self.best_of} is not n ({self.num_choices}); a choice among more than n is not served",
+                code="unsupported_parameter",
+                param="best_of",
+            )
+        return self
+
+    @property
+    def num_choices(self) -> int:
+        return self.n or 1
+
+    def sampling(self, max_tokens: int, nth: int = 0) -> SamplingParams:
+        """For the `nth` choice: with a seed, each has its own, and the first is the answer to n=1."""
+        if (self.min_tokens or 0) > max_tokens:
+            message = f"min_tokens: {self.min_tokens} is more than the {max_tokens} tokens that the answer may have"
+            raise RequestError(message, code="invalid_value", param="min_tokens")
+        seed = None if self.seed is None else (self.seed + nth + 2**63) % 2**64 - 2**63
         return SamplingParams(
             max_tokens=max_tokens,
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             top_k=max(0, self.top_k or 0),
             min_p=self.min_p or 0.0,
-            seed=self.seed,
+            seed=seed,
             ignore_eos=bool(self.ignore_eos),
             stop_token_ids=tuple(self.stop_token_ids or ()),
             presence_penalty=self.presence_penalty or 0.0,
@@ -113,6 +132,7 @@ class Sampling(Body):
             repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
             logit_bias=dict(self.logit_bias or {}),
             logprobs=self.num_logprobs,
+            min_tokens=self.min_tokens or 0,
         )
 
     def decode(self) -> DecodeParams:
@@ -121,6 +141,7 @@ class Sampling(Body):
             stop=tuple(stops),
             skip_special_tokens=self.skip_special_tokens is not False,
             include_stop=bool(self.include_stop_str_in_output),
+            min_tokens=self.min_tokens or 0,
         )
 
 
@@ -180,31 +201,34 @@ class ChatRequest(Sampling):
 
 
 class CompletionRequest(Sampling):
-    """POST /v1/completions. `prompt`: a text or token ids, or a list of one of them."""
+    """POST /v1/completions. `prompt`: a text or token ids, or a list of either."""
 
     prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
+    echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+
+    @model_validator(mode="after")
+    def echoes_text_only(self) -> Self:
+        if self.echo and self.logprobs is not None:
+            raise RequestError(
+                "echo with logprobs is not served: there are none of the prompt; leave one of them out",
+                code="unsupported_parameter",
+                param="echo",
+            )
+        return self
 
     @property
     def num_logprobs(self) -> int | None:
         return self.logprobs
 
     @property
-    def only_prompt(self) -> str | list[int]:
+    def prompts(self) -> list[str | list[int]]:
         prompt = self.prompt
         if isinstance(prompt, str):
-            return prompt
+            return [prompt]
         if not prompt:
             raise RequestError("prompt: must not be empty", code="invalid_value", param="prompt")
-        if isinstance(prompt[0], int):
-            return prompt  # pydantic has checked the rest
-        if len(prompt) > 1:
-            raise RequestError(
-                f"prompt: {len(prompt)} prompts in one request are not served; send one request for each",
-                code="unsupported_parameter",
-                param="prompt",
-            )
-        return prompt[0]
+        return [prompt] if isinstance(prompt[0], int) else prompt  # type: ignore[return-value]
 
 
 Request = TypeVar("Request", bound=Sampling)

@@ -24,6 +24,8 @@ from minisgl.errors import BackendDied, MiniSGLError, Overloaded, RequestError
 from minisgl.messages import (
     Abort,
     DecodeParams,
+    Detokenize,
+    Detokenized,
     Finish,
     Generate,
     SamplingParams,
@@ -47,62 +49,77 @@ class State(Enum):
     ENDED = auto()
 
 
-@dataclass(eq=False)
-class Ticket:
-    """One open request. What comes faster than the client reads is merged, so a slow reader costs its text only."""
+class Bell:
+    """Wakes the one task that serves a client. It keeps no ring: look first, then wait. Lighter than an Event."""
 
-    uid: int
-    opened_at: float
-    state: State = State.IDLE
-    prompt_len: int = 0
-    max_tokens: int = 0
-    first_token_at: float = 0.0
-    last_token_at: float = 0.0
-    num_tokens: int = 0
-    _ids: bytes | None = None
-    _text: Text | None = None
-    _error: MiniSGLError | None = None
-    _waiter: asyncio.Future[None] | None = None  # of the one task that serves this request; lighter than an Event
+    _waiter: asyncio.Future[None] | None = None
 
-    def take(self, text: Text) -> None:
-        if self._text is not None:
-            before = self._text
-            text = msgspec.structs.replace(text, text=before.text + text.text, tokens=before.tokens + text.tokens)
-        self._text = text
-        self._wake()
-
-    def take_ids(self, ids: bytes) -> None:
-        self._ids = ids
-        self._wake()
-
-    def fail(self, error: MiniSGLError) -> None:
-        self._error = error
-        self._wake()
-
-    async def next_text(self) -> Text:
-        """What came since the last call; waits for it. Raises the error that ended the request."""
-        while self._text is None:
-            await self._arrival()
-        text, self._text = self._text, None
-        return text
-
-    async def ids(self) -> bytes:
-        while self._ids is None:
-            await self._arrival()
-        return self._ids
-
-    async def _arrival(self) -> None:
-        if self._error is not None:
-            raise self._error
+    async def wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
 
-    def _wake(self) -> None:
+    def ring(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One open request. What comes faster than the client reads is merged, so a slow reader costs its text only."""
+
+    uid: int
+    opened_at: float
+    bell: Bell  # one for all tickets that were opened together
+    state: State = State.IDLE
+    prompt_len: int = 0
+    max_tokens: int = 0
+    first_token_at: float = 0.0
+    last_token_at: float = 0.0
+    num_tokens: int = 0
+    _words: Tokenized | Detokenized | None = None
+    _text: Text | None = None
+    _error: MiniSGLError | None = None
+
+    def take(self, text: Text) -> None:
+        if self._text is not None:
+            before = self._text
+            text = msgspec.structs.replace(text, text=before.text + text.text, tokens=before.tokens + text.tokens)
+        self._text = text
+        self.bell.ring()
+
+    def take_words(self, words: Tokenized | Detokenized) -> None:
+        self._words = words
+        self.bell.ring()
+
+    def fail(self, error: MiniSGLError) -> None:
+        self._error = error
+        self.bell.ring()
+
+    def poll(self) -> Text | None:
+        """What came since the last call, if anything did. Raises the error that ended the request."""
+        text = self._text
+        if text is None and self._error is not None:
+            raise self._error
+        self._text = None
+        return text
+
+    async def next_text(self) -> Text:
+        """What came since the last call; waits for it. Raises the error that ended the request."""
+        while (text := self.poll()) is None:
+            await self.bell.wait()
+        return text
+
+    async def next_words(self) -> Tokenized | Detokenized:
+        """The tokenizer's answer."""
+        while (words := self._words) is None:
+            if self._error is not None:
+                raise self._error
+            await self.bell.wait()
+        self._words = None
+        return words
 
 
 class RequestTable:
@@ -112,10 +129,10 @@ class RequestTable:
         self,
         limit: int,
         metrics: Metrics,
-        send_to_tokenizer: Callable[[Tokenize], None],
+        send_to_tokenizer: Callable[[Tokenize | Detokenize], None],
         send_to_scheduler: Callable[[Generate | Abort], None],
     ) -> None:
-        self._limit, self._metrics = limit, metrics
+        self.limit, self._metrics = limit, metrics
         self._send_to_tokenizer, self._send_to_scheduler = send_to_tokenizer, send_to_scheduler
         self._tickets: dict[int, Ticket] = {}
         self._uids = itertools.count(1)
@@ -127,23 +144,37 @@ class RequestTable:
     @contextmanager
     def open(self) -> Iterator[Ticket]:
         """Admit one request; leaving the block early (client gone, error) takes it back."""
-        if len(self._tickets) >= self._limit:
+        with self.open_many(1) as (ticket,):
+            yield ticket
+
+    @contextmanager
+    def open_many(self, count: int) -> Iterator[list[Ticket]]:
+        """Admit `count` requests of one client, or none of them."""
+        if len(self._tickets) + count > self.limit:
             raise Overloaded(
-                f"{self._limit} requests are open or wait, which is the limit; try again later.",
+                f"{len(self._tickets)} requests are open or wait, and {self.limit} is the limit; try again later.",
                 retry_after=RETRY_AFTER_SECONDS,
             )
-        ticket = Ticket(next(self._uids), time.monotonic())
-        self._tickets[ticket.uid] = ticket
+        now, bell = time.monotonic(), Bell()
+        tickets = [Ticket(next(self._uids), now, bell) for _ in range(count)]
+        self._tickets |= {ticket.uid: ticket for ticket in tickets}
         try:
-            yield ticket
+            yield tickets
         finally:
-            self._abandon(ticket)
+            for ticket in tickets:
+                self._abandon(ticket)
 
     async def tokenize(self, ticket: Ticket, request: Tokenize) -> NDArray[np.int32]:
         """Ids of the request's words; its `uid` is set here."""
-        ticket.state = State.TOKENIZING
-        self._send_to_tokenizer(msgspec.structs.replace(request, uid=ticket.uid))
-        return np.frombuffer(await ticket.ids(), "<i4")
+        words = await self._ask(ticket, request)
+        assert isinstance(words, Tokenized)
+        return np.frombuffer(words.ids, "<i4")
+
+    async def detokenize(self, ticket: Ticket, request: Detokenize) -> str:
+        """Text of the request's ids; its `uid` is set here."""
+        words = await self._ask(ticket, request)
+        assert isinstance(words, Detokenized)
+        return words.text
 
     def generate(
         self,
@@ -158,10 +189,10 @@ class RequestTable:
         ticket.prompt_len, ticket.max_tokens = len(ids), sampling.max_tokens
         self._send_to_scheduler(Generate(ticket.uid, ids.astype("<i4").tobytes(), sampling, decode, priority))
 
-    def receive(self, message: Tokenized | Texts) -> None:
+    def receive(self, message: Tokenized | Detokenized | Texts) -> None:
         """An answer of the words floor."""
-        if isinstance(message, Tokenized):
-            self._take_ids(message)
+        if not isinstance(message, Texts):
+            self._take_words(message)
             return
         now, num_tokens = time.monotonic(), 0
         for text in message.items:
@@ -178,7 +209,12 @@ class RequestTable:
             ticket.fail(BackendDied(message))
             self._remove(ticket)
 
-    def _take_ids(self, message: Tokenized) -> None:
+    async def _ask(self, ticket: Ticket, request: Tokenize | Detokenize) -> Tokenized | Detokenized:
+        ticket.state = State.TOKENIZING
+        self._send_to_tokenizer(msgspec.structs.replace(request, uid=ticket.uid))
+        return await ticket.next_words()
+
+    def _take_words(self, message: Tokenized | Detokenized) -> None:
         ticket = self._tickets.get(message.uid)
         if ticket is None:
             return
@@ -189,7 +225,7 @@ class RequestTable:
         if message.error is not None:
             ticket.fail(RequestError(message.error, code="invalid_prompt"))
         else:
-            ticket.take_ids(message.ids)
+            ticket.take_words(message)
 
     def _take_text(self, text: Text, now: float) -> int:
         """Returns how many tokens are new."""

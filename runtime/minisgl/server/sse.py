@@ -43,7 +43,9 @@ class EventStream:
         await self._start({"type": "http.response.start", "status": 200, "headers": HEADERS})
 
     async def put(self, event: bytes) -> None:
-        """Send one event. Raises SlowReaderError when the client's buffers stay full."""
+        """Send whole events; no byte, no event. Raises SlowReaderError when the client's buffers stay full."""
+        if not event:
+            return
         await self._put({"type": "http.response.body", "body": event, "more_body": True})
 
     async def put_error(self, error: MiniSGLError) -> None:

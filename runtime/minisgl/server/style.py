@@ -29,39 +29,48 @@ class Style:
         self._created = int(time.time())
         self._model = model
         self._include_usage, self._has_logprobs = include_usage, has_logprobs
-        self._head, self._tail = self._around_text()
+        self._around: dict[int, tuple[bytes, bytes]] = {}  # index -> what stands around the text of a chunk
 
-    def opening(self) -> bytes:
-        """What comes before any text."""
+    def opening(self, index: int) -> bytes:
+        """What comes before any text of this choice."""
         return b""
 
-    def piece(self, text: Text) -> bytes:
+    def piece(self, index: int, text: str, tokens: Sequence[Scored] = ()) -> bytes:
         """One chunk of text, from bytes prepared once: this is the hot path. Nothing new: no chunk."""
-        if text.tokens:
-            return event_of(self._chunk([self._choice(self._delta(text.text), text.tokens) | {"finish_reason": None}]))
-        return self._head + msgspec.json.encode(text.text) + self._tail if text.text else b""
+        if tokens:
+            return event_of(self._chunk([self._choice(index, self._delta(text), tokens) | {"finish_reason": None}]))
+        if not text:
+            return b""
+        around = self._around.get(index)
+        if around is None:
+            around = self._around[index] = self._around_text(index)
+        return around[0] + msgspec.json.encode(text) + around[1]
 
-    def ending(self, last: Text, prompt_len: int) -> bytes:
-        """The chunk with the reason, and the one with the counts if it was asked for."""
-        end = event_of(self._chunk([self._choice(self._nothing()) | reason(last)]))
-        if self._include_usage:
-            end += event_of(self._chunk([]) | {"usage": usage(last, prompt_len)})
-        return end
+    def ending(self, index: int, last: Text) -> bytes:
+        """The chunk with the reason."""
+        return event_of(self._chunk([self._choice(index, self._nothing()) | reason(last)]))
 
-    def whole(self, text: str, tokens: Sequence[Scored], last: Text, prompt_len: int) -> dict[str, Any]:
+    def counts(self, used: dict[str, Any]) -> bytes:
+        """The chunk with the counts, if it was asked for."""
+        return event_of(self._chunk([]) | {"usage": used}) if self._include_usage else b""
+
+    def choice(self, index: int, text: str, tokens: Sequence[Scored], last: Text) -> dict[str, Any]:
+        """One choice in one piece."""
+        return self._choice(index, self._words(text), tokens if self._has_logprobs else None) | reason(last)
+
+    def whole(self, choices: Sequence[dict[str, Any]], used: dict[str, Any]) -> dict[str, Any]:
         """The answer in one piece."""
-        choice = self._choice(self._words(text), tokens if self._has_logprobs else None) | reason(last)
         return {
             "id": self._id,
             "object": self.whole_object,
             "created": self._created,
             "model": self._model,
-            "choices": [choice],
-            "usage": usage(last, prompt_len),
+            "choices": choices,
+            "usage": used,
         }
 
-    def _choice(self, words: dict[str, Any], tokens: Sequence[Scored] | None = None) -> dict[str, Any]:
-        return {"index": 0, **words, "logprobs": None if tokens is None else type(self).logprobs(tokens)}
+    def _choice(self, index: int, words: dict[str, Any], tokens: Sequence[Scored] | None = None) -> dict[str, Any]:
+        return {"index": index, **words, "logprobs": None if tokens is None else type(self).logprobs(tokens)}
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         chunk = {
@@ -73,9 +82,9 @@ class Style:
         }
         return chunk | ({"usage": None} if self._include_usage else {})
 
-    def _around_text(self) -> tuple[bytes, bytes]:
+    def _around_text(self, index: int) -> tuple[bytes, bytes]:
         mark = uuid.uuid4().hex
-        choice = self._choice(self._delta(mark)) | {"finish_reason": None}
+        choice = self._choice(index, self._delta(mark)) | {"finish_reason": None}
         head, _, tail = event_of(self._chunk([choice])).partition(msgspec.json.encode(mark))
         return head, tail
 
@@ -95,9 +104,9 @@ class ChatStyle(Style):
     prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
     logprobs = chat_logprobs
 
-    def opening(self) -> bytes:
+    def opening(self, index: int) -> bytes:
         delta = {"role": "assistant", "content": ""}
-        return event_of(self._chunk([self._choice({"delta": delta}) | {"finish_reason": None}]))
+        return event_of(self._chunk([self._choice(index, {"delta": delta}) | {"finish_reason": None}]))
 
     def _delta(self, text: str) -> dict[str, Any]:
         return {"delta": {"content": text}}
@@ -130,10 +139,10 @@ def reason(last: Text) -> dict[str, Any]:
     return {"finish_reason": REASONS.get(last.finish), "stop_reason": last.stopped_by}
 
 
-def usage(last: Text, prompt_len: int) -> dict[str, Any]:
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> dict[str, Any]:
     return {
-        "prompt_tokens": prompt_len,
-        "completion_tokens": last.num_tokens,
-        "total_tokens": prompt_len + last.num_tokens,
-        "prompt_tokens_details": {"cached_tokens": last.cached_tokens},
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
     }

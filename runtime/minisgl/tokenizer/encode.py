@@ -1,4 +1,4 @@
-"""Chats and texts to token ids. One request that cannot be encoded gets its sentence; the encoder goes on."""
+"""Chats and texts to token ids, prompts back to text. What cannot be done gets its sentence; the encoder goes on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from minisgl.errors import StartError
-from minisgl.messages import Tokenize, Tokenized
+from minisgl.messages import Detokenize, Detokenized, Tokenize, Tokenized
 from minisgl.termination import Reason
 from minisgl.tokenizer.files import load_config, load_template, special_tokens
 from minisgl.tokenizer.template import ChatTemplate
@@ -32,6 +32,20 @@ class Encoder:
             self._template = ChatTemplate(source, special) if source is not None else None
         except jinja2.TemplateError as error:
             raise StartError(Reason.MODEL_LOAD_FAILED, f"the chat template of {folder} is broken: {error}") from error
+
+    def answer(self, request: Tokenize | Detokenize) -> Tokenized | Detokenized:
+        """What the front end asked for; never raises."""
+        return self.encode(request) if isinstance(request, Tokenize) else self.decode(request)
+
+    def decode(self, request: Detokenize) -> Detokenized:
+        """The text, or the sentence that says why there is none; never raises."""
+        try:
+            ids = np.frombuffer(request.ids, "<i4").tolist()
+            text = self._tokenizer.decode(ids, skip_special_tokens=request.skip_special_tokens)
+            return Detokenized(request.uid, text)
+        except Exception:
+            logger.exception("detokenizing failed uid=%d", request.uid)
+            return Detokenized(request.uid, error="The tokens could not be turned into text.")
 
     def encode(self, request: Tokenize) -> Tokenized:
         """Ids, or the sentence that says why there are none; never raises."""

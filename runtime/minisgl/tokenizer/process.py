@@ -71,7 +71,7 @@ class DecodeLoop:
 
 
 def encode_loop(supervisor: Supervisor, encoder: Encoder, index: int, beside: DecodeLoop | None = None) -> None:
-    """Answer `Tokenize` for ever. Beats for the decoding thread `beside` too, if there is one."""
+    """Answer the front end for ever. Beats for the decoding thread `beside` too, if there is one."""
     ipc = Path(supervisor.config.ipc)
     inbox: Inbox[TO_TOKENIZER] = Inbox(ipc, f"tokenizer-{index}", TO_TOKENIZER, supervisor.count_dropped)
     outbox = Outbox(ipc, "frontend")
@@ -79,7 +79,7 @@ def encode_loop(supervisor: Supervisor, encoder: Encoder, index: int, beside: De
     while True:
         request = inbox.get(TURN_SECONDS)
         if request is not None:
-            outbox.put(encoder.encode(request))
+            outbox.put(encoder.answer(request))
         supervisor.beat(None if beside is None else beside.turned_at)  # the older of the two loops
 
 

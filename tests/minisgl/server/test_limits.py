@@ -153,7 +153,9 @@ def test_the_context_ends_exactly(server: Server, prompt_len: int, max_tokens: i
         ([], "invalid_value"),
         ([[]], "invalid_prompt"),
         ([300], "invalid_value"),
-        (["a", "b"], "unsupported_parameter"),
+        (["a", ""], "invalid_prompt"),
+        ([[65], [300]], "invalid_value"),
+        (["a"] * 9, "invalid_value"),
     ],
 )
 def test_a_prompt_that_cannot_be_computed_is_refused(server: Server, prompt: Any, code: str) -> None:

@@ -97,7 +97,6 @@ def test_an_error_does_not_repeat_a_long_key() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"n": 2},
         {"tools": [{}]},
         {"response_format": {"type": "json"}},
     ],

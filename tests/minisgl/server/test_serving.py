@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,36 @@ def test_logprobs_are_the_samplers(client: openai.OpenAI) -> None:
     ]
 
 
+def test_choices_share_their_prompts_pages_and_are_those_of_their_seeds(server: Serving, client: openai.OpenAI) -> None:
+    def hits() -> float:
+        lines = server.get("/metrics")[1].splitlines()
+        return next(
+            float(line.rpartition(" ")[2]) for line in lines if line.startswith("minisgl_prefix_cache_hits_total{")
+        )
+
+    prompt: Any = [*range(1000, 1100)]
+    body: Any = {"model": "m", "prompt": prompt, "max_tokens": 6, "temperature": 1.5}
+    before = hits()
+    texts = [choice.text for choice in client.completions.create(**body, n=4, seed=7).choices]
+    for _ in range(20):
+        if hits() >= before + 3 * 96:
+            break
+        time.sleep(0.1)  # the scheduler tells it twice a second
+    assert hits() == before + 3 * 96
+    assert len(set(texts)) > 1
+    assert [client.completions.create(**body, seed=7 + i).choices[0].text for i in range(4)] == texts
+
+
+def test_no_end_token_before_min_tokens(client: openai.OpenAI) -> None:
+    plain = client.chat.completions.create(**GREEDY)
+    longer = client.chat.completions.create(**GREEDY, extra_body={"min_tokens": 20})
+    assert plain.usage is not None
+    assert longer.usage is not None
+    assert plain.usage.completion_tokens == 8
+    assert longer.usage.completion_tokens >= 20
+    assert (longer.choices[0].message.content or "").startswith(plain.choices[0].message.content or "-")
+
+
 def test_the_context_has_an_exact_end(server: Serving) -> None:
     def status(prompt_len: int, max_tokens: int) -> tuple[int, Any]:
         body = {"model": "m", "prompt": [40] * prompt_len, "max_tokens": max_tokens, "temperature": 0}
@@ -150,7 +181,9 @@ WRONG = [
     ({"presence_penalty": 3}, 400, "invalid_value", "presence_penalty"),
     ({"logit_bias": {"49152": 1}}, 400, "invalid_value", "logit_bias"),
     ({"priority": 2000}, 400, "invalid_value", "priority"),
-    ({"n": 2}, 400, "unsupported_parameter", "n"),
+    ({"n": 129}, 400, "invalid_value", "n"),
+    ({"n": 1, "best_of": 2}, 400, "unsupported_parameter", "best_of"),
+    ({"min_tokens": 25}, 400, "invalid_value", "min_tokens"),
     ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
 ]
 
