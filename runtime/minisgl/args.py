@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-BACKEND = r"(auto|torch|fa|fa3|fi)"  # `fa3` is the older spelling of `fa`
+BACKEND = r"(auto|torch|native|fa|fa3|fi)"  # `fa3` is the older spelling of `fa`
 
 
 # A chat in a terminal is one request at a time, and log lines would run through its words.
@@ -159,7 +159,7 @@ class LaunchArgs(BaseModel):
         Field(pattern=rf"^{BACKEND}(,{BACKEND})?$"),
         flag(
             "Kernels",
-            "One backend, or prefill,decode: fa (fa3) FlashAttention, fi FlashInfer, torch, auto.",
+            "One backend, or prefill,decode: fa (fa3) FlashAttention, fi FlashInfer, torch, native (a CPU), auto.",
             "--attn",
             unit="NAME[,NAME]",
         ),

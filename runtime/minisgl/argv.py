@@ -113,7 +113,7 @@ def _sentence(detail: ErrorDetails) -> str:
         return f"unknown launch argument {name!r}{_suggest(name, LaunchArgs.model_fields)}"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     if detail["type"] == "string_pattern_mismatch":  # only the attention backend has one
-        message = "should be one of auto, torch, fa, fa3, fi, or two of them as prefill,decode"
+        message = "should be one of auto, torch, native, fa, fa3, fi, or two of them as prefill,decode"
     return f"{spelling(name)}={detail['input']}: {message}"
 
 

@@ -76,7 +76,7 @@ def test_camel_case_keys_give_the_same_command_line(spec: dict[str, Any]) -> Non
         (["--model", "x", "--dtype", "float8"], "'auto', 'float16', 'bfloat16' or 'float32'"),
         (
             ["--model", "x", "--attn", "fa4"],
-            "--attention-backend=fa4: should be one of auto, torch, fa, fa3, fi, or two",
+            "--attention-backend=fa4: should be one of auto, torch, native, fa, fa3, fi, or two",
         ),
         (["--model", "x", "--attn", "fa,fi,fa"], "or two of them as prefill,decode"),
         (["--model", "x", "--num-pages=4", "--num-tokens=64"], "give one of them"),

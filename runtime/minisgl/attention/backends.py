@@ -1,15 +1,24 @@
-"""The names of attention backends, and how to make one. A backend's module is imported only when it is chosen."""
+"""The names of attention backends, and how to make one. What is slow to import is imported only when it is chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from minisgl.attention.base import AttentionBackend
+from minisgl.attention.native import NativeAttention
 from minisgl.attention.pair import PairAttention
 from minisgl.attention.torch import TorchAttention
+from minisgl.kernels import native
 from minisgl.kvcache.pool import KVPool
 
 MODULES = {"flash-attn": "flash_attn", "flashinfer-python": "flashinfer"}  # distribution -> what is imported
+
+
+def installed() -> list[str]:
+    """What of the backends' needs this machine has, for `EngineConfig.resolve`."""
+    found = [package for package, module in MODULES.items() if find_spec(module)]
+    return [*found, "cc"] if native.is_usable() else found
 
 
 def build(names: str, pool: KVPool, num_heads: int) -> AttentionBackend:
@@ -19,10 +28,18 @@ def build(names: str, pool: KVPool, num_heads: int) -> AttentionBackend:
     return PairAttention(first, BUILDERS[decode](pool, num_heads)) if decode else first
 
 
+def _native(pool: KVPool, num_heads: int) -> AttentionBackend:
+    return PairAttention(TorchAttention(pool, num_heads), NativeAttention(pool, num_heads))
+
+
 def _flashinfer(pool: KVPool, num_heads: int) -> AttentionBackend:
     from minisgl.attention.fi import FlashInferAttention
 
     return FlashInferAttention(pool, num_heads)
 
 
-BUILDERS: dict[str, Callable[[KVPool, int], AttentionBackend]] = {"torch": TorchAttention, "fi": _flashinfer}
+BUILDERS: dict[str, Callable[[KVPool, int], AttentionBackend]] = {
+    "torch": TorchAttention,
+    "native": _native,
+    "fi": _flashinfer,
+}

@@ -19,6 +19,7 @@ CPU_STEP_TOKENS = 512
 
 FLASH = {"fa3": "fa"}  # the older spelling
 PACKAGES = {"fa": "flash-attn", "fi": "flashinfer-python"}
+COMPILER = "cc"  # among what is installed: a C compiler, which the native backend needs
 
 # Unless told otherwise, the largest decode batch that is captured in a CUDA graph.
 GRAPH_BATCH = 256
@@ -53,7 +54,7 @@ class EngineConfig:
     ) -> Self:
         """Decide for `device` ("cpu" or "cuda"); UsageError or StartError says which flag cannot work.
 
-        `installed`: names of the packages in PACKAGES that can be imported.
+        `installed`: names of the packages in PACKAGES that can be imported, and COMPILER.
         """
         check_tensor_parallel(model, args.tensor_parallel_size)
         dtype = _dtype(args.dtype, model, device)
@@ -116,12 +117,18 @@ def _dtype(wanted: str, model: ModelConfig, device: str) -> str:
 
 def _attention(wanted: str, device: str, dtype: str, installed: Container[str]) -> str:
     """One name, or "prefill,decode" where they differ."""
-    automatic = "fi" if device == "cuda" and dtype != "float32" and PACKAGES["fi"] in installed else "torch"
+    automatic = "torch"
+    if device == "cpu" and COMPILER in installed:
+        automatic = "native"
+    elif device == "cuda" and dtype != "float32" and PACKAGES["fi"] in installed:
+        automatic = "fi"
     names = [automatic if name == "auto" else FLASH.get(name, name) for name in wanted.split(",")]
     chosen = sorted(set(names) & PACKAGES.keys())
     if chosen and device == "cpu":
         needs = " and ".join(f"{name} needs an NVIDIA GPU and the package {PACKAGES[name]}" for name in chosen)
         raise UsageError(f"--attention-backend {wanted}: {needs}, and this is a CPU; use --attention-backend torch")
+    if device != "cpu" and "native" in names:
+        raise UsageError(f"--attention-backend {wanted}: native is for a CPU; use fi, torch or auto")
     if "fa" in chosen:
         raise UsageError(f"--attention-backend {wanted}: fa is not part of this version; use fi, torch or auto")
     if chosen and dtype == "float32":

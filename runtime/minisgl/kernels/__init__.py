@@ -1,1 +1,1 @@
-"""Triton kernels for the GPU, each beside its twin in plain torch. No module here is imported on a CPU."""
+"""Kernels of our own: Triton for the GPU, each beside its twin in plain torch, and C for a CPU (`native`)."""

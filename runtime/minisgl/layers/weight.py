@@ -96,7 +96,7 @@ class Matrix:
         return 0
 
 
-_multiply = torch.ops.mkldnn._linear_pointwise
+_multiply = torch.ops.mkldnn._linear_pointwise.default
 
 
 @cache

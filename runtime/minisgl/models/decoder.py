@@ -13,6 +13,7 @@ import torch
 
 from minisgl.attention.base import AttentionBackend
 from minisgl.distributed.group import Group
+from minisgl.kernels import native
 from minisgl.layers.embedding import Vocabulary
 from minisgl.layers.linear import ColumnLinear, Part, RowLinear
 from minisgl.layers.mlp import MLP
@@ -21,6 +22,7 @@ from minisgl.layers.rotary import Rotary
 from minisgl.layers.weight import Place, Slot, Weighted
 from minisgl.models.config import ModelConfig, Settings
 from minisgl.models.frequencies import frequencies
+from minisgl.models.native import NativeLayers
 
 if TYPE_CHECKING:
     from minisgl.models.fused import FusedLayers
@@ -119,11 +121,13 @@ class Decoder:
         if not config.tied_embeddings:
             self.head = Vocabulary("lm_head", config.vocab_size, size, embeds=False, scores=True, place=place)
             self.parts.append(self.head)
-        self.fused: FusedLayers | None = None
+        self.fused: FusedLayers | NativeLayers | None = None
         if place.fuses:
             from minisgl.models.fused import FusedLayers
 
             self.fused = FusedLayers(self.layers, self.norm, self.rotary)
+        elif device == "cpu" and native.is_usable():
+            self.fused = NativeLayers(self.layers, self.norm, self.rotary, dtype)
 
     @classmethod
     def adapt(cls, config: ModelConfig, settings: Settings) -> ModelConfig:

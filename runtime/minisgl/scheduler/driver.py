@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 
 import numpy as np
 
 from minisgl.args import LaunchArgs
-from minisgl.attention.backends import MODULES
+from minisgl.attention import backends
 from minisgl.device import resolve_device
 from minisgl.distributed.group import Group
 from minisgl.engine.batch import Batch, Sampled
@@ -29,8 +28,7 @@ from minisgl.source import EVERYTHING, SETTINGS, find_model
 def build_engine(args: LaunchArgs, group: Group | None = None, phase: Phase = lambda name, done, total: None) -> Engine:
     """Find the model, decide everything, load it."""
     folder = find_model(args.model_path, SETTINGS if args.dummy_weight else EVERYTHING)
-    installed = [package for package, module in MODULES.items() if find_spec(module)]
-    config = EngineConfig.resolve(args, ModelConfig.read(folder), resolve_device(args.device), installed)
+    config = EngineConfig.resolve(args, ModelConfig.read(folder), resolve_device(args.device), backends.installed())
     return Engine(config, folder, group, phase)
 
 

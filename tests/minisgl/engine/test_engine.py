@@ -114,7 +114,11 @@ def test_the_facts_are_what_was_built(driver: MakeDriver) -> None:
     assert (facts.kv_cache.pages, facts.kv_cache.tokens, facts.kv_cache.limited_by) == (20, 80, "numPages")
     assert facts.context_length == 80, "a request must fit into the cache alone"
     assert facts.kv_cache.bytes == 21 * 4 * 2 * 2 * 2 * 16 * 4  # one page more than requests get
-    assert (facts.dtype, facts.attention_backend, facts.architecture) == ("float32", "torch", "LlamaForCausalLM")
+    assert (facts.dtype, facts.attention_backend, facts.architecture) == (
+        "float32",
+        driver().engine.config.attention_backend,
+        "LlamaForCausalLM",
+    )
 
 
 def test_warming_up_leaves_the_engine_usable(driver: MakeDriver, checkpoint: Checkpoint) -> None:

@@ -1,0 +1,132 @@
+"""Kernels in C for one compute thread of a CPU: `native.c`, compiled for this very CPU when an engine starts.
+
+Compiling takes a second and leaves nothing behind. Several compute threads are better served by torch, which divides
+its operations among them; a machine without a compiler is served by torch as well.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import shutil
+import subprocess
+import tempfile
+from ctypes import c_float, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from minisgl.errors import StartError
+from minisgl.termination import Reason
+
+SOURCE = Path(__file__).with_name("native.c")
+# Sums may be reordered, which vectors need; NaN keeps its meaning, which a failed request needs.
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-funroll-loops",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-signed-zeros",
+    "-fassociative-math",
+)
+COMPILE_SECONDS = 60.0
+SUFFIXES = {torch.bfloat16: "bf16", torch.float32: "f32"}
+
+log = logging.getLogger(__name__)
+
+
+class Shape(ctypes.Structure):
+    """`Shape` of native.c: a step of decode attention."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("rows", "heads", "kv_heads", "dim", "page_size", "width")),
+        *((name, c_int64) for name in ("q_stride", "k_stride", "v_stride")),
+        ("scale", c_float),
+    )
+
+
+ARGUMENTS = {
+    "decode": (ctypes.POINTER(Shape), *(c_void_p,) * 10),
+    "add_norm": (c_void_p, c_void_p, c_void_p, c_float, c_int64, c_int64, c_void_p),
+    "gate": (c_void_p, c_int64, c_int64, c_void_p),
+    "rotate": (c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_int64),
+}
+
+
+def compiler() -> str | None:
+    """The machine's C compiler, if it has one."""
+    return next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+
+
+@cache
+def is_usable() -> bool:
+    """Whether the kernels are the better choice here, and compile."""
+    if torch.get_num_threads() != 1 or compiler() is None:
+        return False
+    try:
+        library()
+    except StartError as error:
+        log.warning("%s; torch computes instead", error)
+        return False
+    return True
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The compiled source, its functions named like `gate_bf16`. StartError says what the compiler did not like."""
+    if (found := compiler()) is None:
+        raise StartError(
+            Reason.DEVICE_UNAVAILABLE,
+            "--attention-backend native needs a C compiler (cc, gcc or clang) on the PATH; "
+            "install one, or use --attention-backend torch",
+        )
+    with tempfile.TemporaryDirectory(prefix="minisgl-native-") as folder:
+        target = f"{folder}/native.so"
+        command = [found, *FLAGS, "-shared", "-fPIC", "-o", target, str(SOURCE), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise StartError(
+                Reason.START_FAILED,
+                f"--attention-backend native: {found} could not compile {SOURCE.name} ({lines[0]}); "
+                "use --attention-backend torch",
+            )
+        compiled = ctypes.CDLL(target)
+    for name, arguments in ARGUMENTS.items():
+        for suffix in SUFFIXES.values():
+            function = getattr(compiled, f"{name}_{suffix}")
+            function.argtypes = arguments
+            function.restype = None
+    return compiled
+
+
+class Kernels:
+    """The kernels of one dtype, over contiguous tensors."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        names = (f"{name}_{SUFFIXES[dtype]}" for name in ARGUMENTS)
+        self.decode, self._add_norm, self._gate, self._rotate = (getattr(library(), name) for name in names)
+
+    def add_norm(self, x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """x += delta in place; returns x / rms(x) * weight. All [tokens, hidden], the weight [hidden]."""
+        rows, size = x.shape
+        out = torch.empty_like(x)
+        self._add_norm(x.data_ptr(), delta.data_ptr(), weight.data_ptr(), eps, rows, size, out.data_ptr())
+        return out
+
+    def gate(self, both: torch.Tensor) -> torch.Tensor:
+        """silu(gate) * up of [tokens, 2 * width]: a row is its gates, then its ups."""
+        rows, width = len(both), both.shape[1] // 2
+        out = both.new_empty(rows, width)
+        self._gate(both.data_ptr(), rows, width, out.data_ptr())
+        return out
+
+    def rotate(
+        self, x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor], positions: torch.Tensor, heads: int
+    ) -> None:
+        """Rotate the first `heads` heads of x [tokens, heads or more, dim] in place; positions int64 [tokens]."""
+        cosine, sine = tables
+        pointers = x.data_ptr(), cosine.data_ptr(), sine.data_ptr(), positions.data_ptr()
+        self._rotate(*pointers, len(x), x.stride(0), heads, x.shape[2])
