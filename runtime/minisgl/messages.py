@@ -107,6 +107,7 @@ class Generate(Message, frozen=True):
     sampling: SamplingParams
     decode: DecodeParams
     priority: int = 0  # the higher runs first; equal ones in order of arrival
+    cache_salt: str = ""  # only requests of one salt find each other's prefixes
 
 
 class Abort(Message, frozen=True):

@@ -1,7 +1,7 @@
 """The contract of a prefix cache: which pages already hold the keys and values of which tokens.
 
 A cache owns the pages it was given until `evict` returns them. It knows neither tensors nor requests. Only whole
-pages are cached; token ids are int32 arrays, pages are numbers.
+pages are cached; token ids are int32 arrays, pages are numbers. What was inserted with one salt is found with it only.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class PrefixCache(ABC):
     evictable_pages: int
 
     @abstractmethod
-    def match(self, ids: Ids) -> Prefix:
+    def match(self, ids: Ids, salt: bytes = b"") -> Prefix:
         """Find the longest cached prefix that leaves at least one token to compute. Lock it before `evict` may run."""
 
     @abstractmethod
-    def insert(self, ids: Ids, pages: Pages) -> Prefix:
+    def insert(self, ids: Ids, pages: Pages, salt: bytes = b"") -> Prefix:
         """Offer `pages`, which hold the whole pages of `ids`; returns what the cache holds of them now.
 
         For i < len(result.pages) the cache owns page i of this prefix. Where result.pages[i] != pages[i], another

@@ -16,10 +16,10 @@ class NaivePrefixCache(PrefixCache):
         self.page_size = page_size
         self.num_pages = self.evictable_pages = 0
 
-    def match(self, ids: Ids) -> Prefix:
+    def match(self, ids: Ids, salt: bytes = b"") -> Prefix:
         return NOTHING
 
-    def insert(self, ids: Ids, pages: Pages) -> Prefix:
+    def insert(self, ids: Ids, pages: Pages, salt: bytes = b"") -> Prefix:
         return NOTHING
 
     def lock(self, prefix: Prefix) -> None:

@@ -3,6 +3,8 @@
     root ──[Once upon a time]── 7 ──[there was a king]── 3       node = page number, edge = its tokens
                                 └───[there was a cat ]── 9       locks of a node = its own + 1 per locked child
 
+The key of a first page begins with its salt: all pages of one length, so no two (salt, page) make one key, and what
+stands below a first page is found through it only.
 One node per page needs no splitting, gives back exactly as many pages as are asked for, and evicts in O(log n).
 A locked node locks its ancestors, so unlocked nodes form whole subtrees and all of them can be evicted, leaf by leaf.
 """
@@ -43,15 +45,16 @@ class RadixPrefixCache(PrefixCache):
         self._tie = count()
         self._now = 0
 
-    def match(self, ids: Ids) -> Prefix:
-        node, pages = self._walk(ids[:-1])
+    def match(self, ids: Ids, salt: bytes = b"") -> Prefix:
+        node, pages = self._walk(ids[:-1], salt)
         return Prefix(node, np.array(pages, np.int32))
 
-    def insert(self, ids: Ids, pages: Pages) -> Prefix:
-        node, owned = self._walk(ids)
+    def insert(self, ids: Ids, pages: Pages, salt: bytes = b"") -> Prefix:
+        node, owned = self._walk(ids, salt)
         data, width = ids.tobytes(), self.page_size * ids.itemsize
         for i in range(len(owned), len(ids) // self.page_size):
-            child = _Node(node, data[i * width : (i + 1) * width], int(pages[i]))
+            key = data[i * width : (i + 1) * width]
+            child = _Node(node, key if i else salt + key, int(pages[i]))
             child.used = self._now
             node.children[child.key] = child
             node = child
@@ -124,13 +127,14 @@ class RadixPrefixCache(PrefixCache):
             )
         return pages
 
-    def _walk(self, ids: Ids) -> tuple[_Node, list[int]]:
+    def _walk(self, ids: Ids, salt: bytes) -> tuple[_Node, list[int]]:
         """Follow the whole pages of `ids` as far as they are cached, and mark them used."""
         self._now += 1
         data, width = ids.tobytes(), self.page_size * ids.itemsize
         node, pages = self._root, []
         for start in range(0, len(data) - width + 1, width):
-            child = node.children.get(data[start : start + width])
+            key = data[start : start + width]
+            child = node.children.get(key if start else salt + key)
             if child is None:
                 break
             child.used = self._now

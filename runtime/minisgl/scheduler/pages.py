@@ -26,6 +26,7 @@ class PageTable:
         self.held = np.zeros(num_rows, np.int32)
         self._shared = np.zeros(num_rows, np.int32)
         self._prefixes: dict[int, Prefix] = {}  # what each open row has locked
+        self._salts: dict[int, bytes] = {}  # and whose prefixes it shares
         self._free = np.arange(num_pages, dtype=np.int32)[::-1].copy()  # a stack, its top at num_free - 1
         self.num_free = num_pages
         self.cache = cache
@@ -38,14 +39,14 @@ class PageTable:
     def pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)
 
-    def open(self, row: int, ids: Ids) -> int:
-        """Start a row with what the cache has of `ids`; returns the number of tokens found."""
-        prefix = self.cache.match(ids)
+    def open(self, row: int, ids: Ids, salt: bytes = b"") -> int:
+        """Start a row with what the cache has of `ids` for this salt; returns the number of tokens found."""
+        prefix = self.cache.match(ids, salt)
         self.cache.lock(prefix)
         found = len(prefix.pages)
         self.table[row, :found] = prefix.pages
         self.held[row] = self._shared[row] = found
-        self._prefixes[row] = prefix
+        self._prefixes[row], self._salts[row] = prefix, salt
         return found * self.page_size
 
     def extend(self, rows: Rows, lengths: NDArray[np.int32]) -> bool:
@@ -69,7 +70,7 @@ class PageTable:
         if whole == shared:
             return
         mine = self.table[row, :whole].copy()
-        prefix = self.cache.insert(ids, mine)
+        prefix = self.cache.insert(ids, mine, self._salts[row])
         self.cache.lock(prefix)
         self.cache.unlock(self._prefixes[row])
         self._prefixes[row] = prefix

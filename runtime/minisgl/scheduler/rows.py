@@ -34,6 +34,7 @@ class Request:
     seed: int
     sampling: SamplingParams
     decode: DecodeParams
+    salt: bytes = b""  # of the prefix cache
     withheld: tuple[int, ...] = ()  # what would end it, and must not be chosen before `min_tokens`
     cached_tokens: int = -1  # -1: never admitted
     overtaken: int = 0  # by how many later ones, since it waits for pages

@@ -103,6 +103,7 @@ class Scheduler:
             seed=drawn % 2**64,
             sampling=sampling,
             decode=message.decode,
+            salt=message.cache_salt.encode(),
             withheld=self._ends_of(sampling) if sampling.min_tokens else (),
         )
         self._arrivals += 1
@@ -258,7 +259,7 @@ class Scheduler:
 
     def _admit_one(self, row: int, request: Request, counts: NDArray[np.int32]) -> bool:
         rows, pages = self._rows, self._pages
-        found = pages.open(row, request.ids)
+        found = pages.open(row, request.ids, request.salt)
         # What running rows are sure to need: the rest of their prompts, and a page each to go on.
         running = np.flatnonzero(rows.used & ~rows.ended)
         promised = np.maximum(-(-rows.length[running] // pages.page_size) - pages.held[running], 0) + 1

@@ -122,7 +122,8 @@ class Generation(Response):
         self._prompt_lens = [len(ids) for ids in prompts]
         choices = Choices(tickets)
         for index, (ticket, (ids, sampling)) in enumerate(zip(tickets, orders, strict=True)):
-            launch = partial(front.table.generate, ticket, ids, sampling, body.decode(), body.priority or 0)
+            how = body.decode(), body.priority or 0, body.cache_salt or ""
+            launch = partial(front.table.generate, ticket, ids, sampling, *how)
             if index % n and len(ids) > front.page_size:
                 choices.follow(index - index % n, launch)
             else:

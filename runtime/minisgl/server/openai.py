@@ -22,6 +22,7 @@ MOST_CHOICES = 128  # of one request, as OpenAI; each is a request of its own in
 MOST_LOGPROBS = 20
 MOST_BIASES = 300  # as OpenAI; each is carried to every rank's step
 HIGHEST_PRIORITY = 1000
+LONGEST_SALT = 256
 
 StopString = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
@@ -81,6 +82,7 @@ class Sampling(Body):
         Annotated[dict[BiasedId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MOST_BIASES)] | None
     ) = None
     priority: Annotated[int, Field(ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)] | None = None  # the higher runs first
+    cache_salt: Annotated[str, Field(min_length=1, max_length=LONGEST_SALT)] | None = None
     stop: StopString | Annotated[list[StopString], Field(max_length=MOST_STOPS)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=128)] | None = None
     ignore_eos: bool | None = None

@@ -183,11 +183,13 @@ class RequestTable:
         sampling: SamplingParams,
         decode: DecodeParams,
         priority: int = 0,
+        cache_salt: str = "",
     ) -> None:
         """Hand the request to the scheduler; its texts come through `ticket.next_text()`."""
         ticket.state = State.GENERATING
         ticket.prompt_len, ticket.max_tokens = len(ids), sampling.max_tokens
-        self._send_to_scheduler(Generate(ticket.uid, ids.astype("<i4").tobytes(), sampling, decode, priority))
+        data = ids.astype("<i4").tobytes()
+        self._send_to_scheduler(Generate(ticket.uid, data, sampling, decode, priority, cache_salt))
 
     def receive(self, message: Tokenized | Detokenized | Texts) -> None:
         """An answer of the words floor."""

@@ -10,6 +10,8 @@ from minisgl.kvcache.base import Ids, Prefix
 from minisgl.kvcache.radix import RadixPrefixCache
 
 TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=12)
+SALTS = st.sampled_from([b"", b"\0", bytes(4), b"a"])  # also such as look like tokens
+Key = tuple[bytes | int, ...]
 
 
 def ids_of(tokens: list[int]) -> Ids:
@@ -17,47 +19,47 @@ def ids_of(tokens: list[int]) -> Ids:
 
 
 class RadixMachine(RuleBasedStateMachine):
-    """`known` maps every cached prefix (whole pages, as a tuple) to its page."""
+    """`known` maps every cached prefix (the salt and whole pages, as a tuple) to its page."""
 
     @initialize(size=st.sampled_from([1, 2, 4]))
     def start(self, size: int) -> None:
         self.size = size
         self.cache = RadixPrefixCache(size)
-        self.known: dict[tuple[int, ...], int] = {}
-        self.locked: list[tuple[tuple[int, ...], Prefix]] = []
+        self.known: dict[Key, int] = {}
+        self.locked: list[tuple[Key, Prefix]] = []
         self.fresh = 0
 
-    def prefixes(self, tokens: list[int]) -> list[tuple[int, ...]]:
-        return [tuple(tokens[:end]) for end in range(self.size, len(tokens) + 1, self.size)]
+    def prefixes(self, tokens: list[int], salt: bytes) -> list[Key]:
+        return [(salt, *tokens[:end]) for end in range(self.size, len(tokens) + 1, self.size)]
 
-    def cached(self, tokens: list[int]) -> list[int]:
+    def cached(self, tokens: list[int], salt: bytes) -> list[int]:
         pages = []
-        for prefix in self.prefixes(tokens):
+        for prefix in self.prefixes(tokens, salt):
             if prefix not in self.known:
                 break
             pages.append(self.known[prefix])
         return pages
 
-    @rule(tokens=TOKENS)
-    def match_finds_the_longest_known_prefix(self, tokens: list[int]) -> None:
-        found = self.cache.match(ids_of(tokens))
-        assert found.pages.tolist() == self.cached(tokens[:-1])
+    @rule(tokens=TOKENS, salt=SALTS)
+    def match_finds_the_longest_known_prefix(self, tokens: list[int], salt: bytes) -> None:
+        found = self.cache.match(ids_of(tokens), salt)
+        assert found.pages.tolist() == self.cached(tokens[:-1], salt)
 
-    @rule(tokens=TOKENS)
-    def insert_keeps_old_pages_and_takes_new_ones(self, tokens: list[int]) -> None:
+    @rule(tokens=TOKENS, salt=SALTS)
+    def insert_keeps_old_pages_and_takes_new_ones(self, tokens: list[int], salt: bytes) -> None:
         count = len(tokens) // self.size
         offered = list(range(self.fresh, self.fresh + count))
         self.fresh += count
-        for prefix, page in zip(self.prefixes(tokens), offered, strict=True):
+        for prefix, page in zip(self.prefixes(tokens, salt), offered, strict=True):
             self.known.setdefault(prefix, page)
-        result = self.cache.insert(ids_of(tokens), np.array(offered, np.int32))
-        assert result.pages.tolist() == self.cached(tokens)
+        result = self.cache.insert(ids_of(tokens), np.array(offered, np.int32), salt)
+        assert result.pages.tolist() == self.cached(tokens, salt)
 
-    @rule(tokens=TOKENS)
-    def lock_what_matches(self, tokens: list[int]) -> None:
-        found = self.cache.match(ids_of(tokens))
+    @rule(tokens=TOKENS, salt=SALTS)
+    def lock_what_matches(self, tokens: list[int], salt: bytes) -> None:
+        found = self.cache.match(ids_of(tokens), salt)
         self.cache.lock(found)
-        self.locked.append((tuple(tokens[: len(found.pages) * self.size]), found))
+        self.locked.append(((salt, *tokens[: len(found.pages) * self.size]), found))
 
     @precondition(lambda self: self.locked)
     @rule(data=st.data())
@@ -79,7 +81,7 @@ class RadixMachine(RuleBasedStateMachine):
     def the_counts_are_true(self) -> None:
         if hasattr(self, "cache"):
             assert self.cache.check_integrity() == set(self.known.values())
-            locked = {key[:end] for key, _ in self.locked for end in range(self.size, len(key) + 1, self.size)}
+            locked = {key[: 1 + end] for key, _ in self.locked for end in range(self.size, len(key), self.size)}
             assert self.cache.evictable_pages == len(self.known) - len(locked)
 
 

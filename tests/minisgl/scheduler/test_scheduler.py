@@ -2,6 +2,7 @@
 
 import time
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -85,6 +86,20 @@ def test_a_request_that_can_never_run_ends_with_a_sentence(message: Generate, se
     assert unpack(step) == [(0, -1, Finish.ERROR)]
     assert sentence in step.errors[0]
     assert not scheduler.has_work
+
+
+def test_a_prefix_is_found_by_requests_of_its_salt_only() -> None:
+    scheduler, engine = make(num_pages=16, page_size=4)
+    found = []
+    for uid, salt in enumerate(["", "a", "b", "a", "", "b"]):
+        scheduler.add(msgspec.structs.replace(generate(uid, [1, 2, 3, 4, 5, 6, 7, 8, 9], 3), cache_salt=salt))
+        while scheduler.has_work:
+            batch = scheduler.plan()
+            assert batch is not None
+            scheduler.complete(engine.launch(batch)())
+        found.append(scheduler.results.take(None).opened[0].cached_tokens)
+        scheduler.check_integrity()
+    assert found == [0, 0, 0, 8, 8, 8]
 
 
 def test_a_row_without_usable_logits_ends_alone_and_its_pages_are_not_reused() -> None:

@@ -78,6 +78,9 @@ def test_the_bounds_themselves_are_allowed(fields: dict[str, Any]) -> None:
         ({"priority": 1001}, "priority"),
         ({"priority": 0.5}, "priority"),
         ({"priority": True}, "priority"),
+        ({"cache_salt": ""}, "cache_salt"),
+        ({"cache_salt": "x" * 257}, "cache_salt"),
+        ({"cache_salt": 1}, "cache_salt"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -117,11 +120,14 @@ def test_what_is_not_served_yet_is_refused(fields: dict[str, Any]) -> None:
 )
 def test_the_scheduler_gets_what_the_client_sent(tmp_path: Path, path: str, prompt: dict[str, Any]) -> None:
     front_end = FrontEnd(tmp_path)
-    assert front_end.ask("POST", path, {**prompt, "max_tokens": 3, "priority": -5, **ASKED}).status_code == 200
+    assert (
+        front_end.ask("POST", path, {**prompt, "max_tokens": 3, "priority": -5, "cache_salt": "s", **ASKED}).status_code
+        == 200
+    )
     assert front_end.ask("POST", path, {**prompt, "max_tokens": 3}).status_code == 200
     asked, plain = front_end.generated
-    assert (asked.sampling, asked.priority) == (body(**ASKED).sampling(3), -5)
-    assert (plain.sampling, plain.priority) == (SamplingParams(3), 0)
+    assert (asked.sampling, asked.priority, asked.cache_salt) == (body(**ASKED).sampling(3), -5, "s")
+    assert (plain.sampling, plain.priority, plain.cache_salt) == (SamplingParams(3), 0, "")
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
