@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from engines import PROMPT, driver, prompts
 
+from minisgl.attention.native import NativeAttention
 from minisgl.attention.torch import TorchAttention
 from minisgl.engine import engine as engine_module
 from minisgl.engine.engine import Engine
+from minisgl.kernels.native import Kernels
 from minisgl.layers.norm import Norm
 from minisgl.layers.rotary import Rotary
 from minisgl.layers.weight import Matrix
@@ -25,8 +27,11 @@ from minisgl.models.decoder import Decoder
 
 TOTALS: dict[str, list[tuple[Any, str]]] = {
     "matmuls": [(Matrix, "__call__")],
-    "attention": [(TorchAttention, "begin"), (TorchAttention, "attend")],
-    "norms_rotary": [(Norm, "__call__"), (Rotary, "apply"), (Rotary, "at")],
+    "attention": [(backend, name) for backend in (TorchAttention, NativeAttention) for name in ("begin", "attend")],
+    "norms_rotary": [
+        *((Norm, "__call__"), (Rotary, "apply"), (Rotary, "at")),
+        *((Kernels, "add_norm"), (Kernels, "rotate")),
+    ],
     "forward": [(Decoder, "forward")],
     "sampling": [(engine_module, "sample")],
     "compute": [(Engine, "_compute")],

@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from minisgl.args import LaunchArgs, flags
 from minisgl.argv import GROUPS, PRINTING, build_parser, parse_args, spelling, to_argv, validate
+from minisgl.bench.options import OPTIONS
 from minisgl.errors import UsageError
 from minisgl.schema import runtime_schema, table
 
@@ -218,5 +219,6 @@ def test_the_table_has_a_row_for_every_argument() -> None:
 def test_the_runtimes_readme_names_only_flags_that_exist() -> None:
     readme = Path(__file__).parents[2] / "runtime/README.md"
     known = {name for action in build_parser()._actions for name in action.option_strings}
+    known |= {option.flag for options in OPTIONS.values() for option in options}
     named = set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", readme.read_text()))
     assert named - known == {"--tp-sise"}  # the example of a wrong one

@@ -1,6 +1,6 @@
 """Each fused kernel beside its twin in plain torch, on a GPU: microseconds, replayed in a graph.
 
-    python3 runtime/benchmarks/kernels.py [part of a name ...]        all kernels by default
+    python3 runtime/benchmarks/gpu_kernels.py [part of a name ...]        all kernels by default
 
 A graph holds 20 calls, each with weights or inputs of its own where one call's would stay in the L2 cache between
 steps; the median of 20 replays is divided by the calls. `floor_us` is the docstring's bytes at the rate of a large copy
