@@ -2,7 +2,7 @@
 
     front end ──Tokenize──► tokenizer ──Tokenized──► front end        (text to ids; the front end validates the length)
     front end ──Detokenize──► tokenizer ──Detokenized──► front end    (whole prompts back to text)
-    front end ──Generate | Abort──► scheduler rank 0                  (one ordered pipe: an abort cannot overtake)
+    front end ──Generate | Abort | Flush──► scheduler rank 0          (one ordered pipe: an abort cannot overtake)
     scheduler rank 0 ──Step──► detokenizer ──Texts──► front end       (one message of arrays per step)
 
 What the detokenizer must know of a request travels with its first token (`Step.opened`), so no message can come
@@ -70,6 +70,7 @@ class Tokenize(Message, frozen=True):
     messages: list[dict[str, Any]] | None = None
     template_args: dict[str, Any] = {}
     add_special_tokens: bool = True  # for `text`; a template writes its own
+    with_pieces: bool = False
 
 
 class Tokenized(Message, frozen=True):
@@ -78,6 +79,7 @@ class Tokenized(Message, frozen=True):
     uid: int
     ids: bytes = b""
     error: str | None = None
+    pieces: tuple[str, ...] = ()  # the vocabulary's names of the ids, if they were asked for
 
 
 class Detokenize(Message, frozen=True):
@@ -114,6 +116,10 @@ class Abort(Message, frozen=True):
     """End a request early. Its terminal message (ABORT, or whatever came first) still follows; unknown: ignored."""
 
     uid: int
+
+
+class Flush(Message, frozen=True):
+    """Empty the prefix cache, but for what running requests hold."""
 
 
 # ---- scheduler rank 0 -> detokenizer -> front end
@@ -196,6 +202,6 @@ class Texts(Message, frozen=True):
 
 
 TO_TOKENIZER = Tokenize | Detokenize
-TO_SCHEDULER = Generate | Abort
+TO_SCHEDULER = Generate | Abort | Flush
 TO_DETOKENIZER = Step
 TO_FRONTEND = Tokenized | Detokenized | Texts

@@ -48,7 +48,7 @@ def main(supervisor: Supervisor) -> None:
         while True:
             supervisor.beat()
             time.sleep(0.2)
-    inbox: Inbox[Generate | Abort] = Inbox(ipc, "scheduler", TO_SCHEDULER, supervisor.count_dropped)
+    inbox: Inbox[TO_SCHEDULER] = Inbox(ipc, "scheduler", TO_SCHEDULER, supervisor.count_dropped)
     outbox = Outbox(ipc, "detokenizer")
     supervisor.ready(facts(args.max_running_requests))
     requests: dict[int, Running] = {}
@@ -60,7 +60,7 @@ def main(supervisor: Supervisor) -> None:
         for message in ([first] if first else []) + inbox.drain():
             if isinstance(message, Generate):
                 requests[message.uid] = Running(message)
-            elif requests.pop(message.uid, None):
+            elif isinstance(message, Abort) and requests.pop(message.uid, None):
                 aborted.append(message.uid)
         *step, logprobs = one_step(requests, aborted, args.max_running_requests)
         steps += 1

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from minisgl.args import LaunchArgs
-from minisgl.messages import TO_SCHEDULER, Abort, Detokenize, Finish, Generate, Text, Texts, Tokenize, Tokenized
+from minisgl.messages import TO_SCHEDULER, Abort, Detokenize, Finish, Flush, Generate, Text, Texts, Tokenize, Tokenized
 from minisgl.metrics import Metrics
 from minisgl.process import Heartbeats, Open
 from minisgl.server.app import build_app
@@ -26,6 +26,7 @@ class FrontEnd:
 
     def __init__(self, folder: Path, **args: Any) -> None:
         self.generated: list[Generate] = []
+        self.is_silent = False  # true: no generation is answered
         launch = LaunchArgs(model_path="org/name", served_model_name="tiny", **args)
         heartbeats, metrics = Heartbeats(folder, 1), Metrics("tiny", launch.metrics_compat)
         self._table = RequestTable(4, metrics, self._tokenize, self._generate)
@@ -48,8 +49,8 @@ class FrontEnd:
     def _tokenize(self, message: Tokenize | Detokenize) -> None:
         self._table.receive(Tokenized(message.uid, np.array([65], "<i4").tobytes()))
 
-    def _generate(self, message: Generate | Abort) -> None:
+    def _generate(self, message: Generate | Abort | Flush) -> None:
         wire = msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=TO_SCHEDULER)
-        if isinstance(wire, Generate):
+        if isinstance(wire, Generate) and not self.is_silent:
             self.generated.append(wire)
             self._table.receive(Texts((Text(wire.uid, "x", 1, 0, finish=Finish.LENGTH),)))

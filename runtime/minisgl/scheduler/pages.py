@@ -89,6 +89,10 @@ class PageTable:
         self.cache.unlock(self._prefixes.pop(row))
         self.held[row] = self._shared[row] = 0
 
+    def flush(self) -> None:
+        """Free all that the cache holds and no row has locked."""
+        self._give(np.array(self.cache.evict(self.cache.evictable_pages), np.int32))
+
     def check_integrity(self) -> None:
         """Raise RuntimeError unless every page has exactly one owner."""
         cached = self.cache.check_integrity()

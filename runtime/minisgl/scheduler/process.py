@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from minisgl.device import prepare_cpu, resolve_device
 from minisgl.errors import EXIT_CHILD_DIED
-from minisgl.messages import TO_SCHEDULER, Abort, Generate
+from minisgl.messages import TO_SCHEDULER, Abort, Flush, Generate
 from minisgl.process import Supervisor, leave, run_child
 from minisgl.sockets import Inbox, Outbox
 from minisgl.termination import Reason
@@ -59,7 +59,7 @@ def decide(supervisor: Supervisor, engine: Engine, ipc: Path, *, silent: bool) -
     from minisgl.scheduler.driver import Driver
     from minisgl.scheduler.link import ToRanks
 
-    inbox: Inbox[Generate | Abort] = Inbox(ipc, "scheduler", TO_SCHEDULER, supervisor.count_dropped)
+    inbox: Inbox[TO_SCHEDULER] = Inbox(ipc, "scheduler", TO_SCHEDULER, supervisor.count_dropped)
     outbox = Outbox(ipc, "detokenizer")
     driver = Driver(engine, ToRanks(ipc, engine.group.size).send)
     scheduler = driver.scheduler
@@ -76,10 +76,13 @@ def decide(supervisor: Supervisor, engine: Engine, ipc: Path, *, silent: bool) -
         if not messages and not scheduler.has_work and (message := inbox.get(POLL_SECONDS)) is not None:
             messages = [message, *inbox.drain()]
         for message in messages:
-            if isinstance(message, Abort):
-                scheduler.abort(message.uid)
-            else:
-                admit(scheduler, message)
+            match message:
+                case Generate():
+                    admit(scheduler, message)
+                case Abort():
+                    scheduler.abort(message.uid)
+                case Flush():
+                    scheduler.flush()
         began = time.monotonic()
         try:
             batch = driver.step()

@@ -133,6 +133,10 @@ class Scheduler:
             self._tell_end(self._retire(row), Finish.ABORT)
             self._let_go(np.array([row]))
 
+    def flush(self) -> None:
+        """Forget the prefixes that no request holds."""
+        self._pages.flush()
+
     def fail_all(self, why: str) -> None:
         """End every request, for an engine that will not answer again."""
         self._flights.clear()

@@ -18,12 +18,14 @@ from starlette.types import ASGIApp
 from minisgl import __version__
 from minisgl.errors import MiniSGLError, RequestError
 from minisgl.server import faults
+from minisgl.server.control import AbortRequest, abort_request, flush_cache, health_generate
 from minisgl.server.door import Door
 from minisgl.server.front import Front
 from minisgl.server.generation import chat_completions, completions
 from minisgl.server.keys import Keys
-from minisgl.server.openai import ChatRequest, CompletionRequest, Sampling
+from minisgl.server.openai import Body, ChatRequest, CompletionRequest
 from minisgl.server.page import page
+from minisgl.server.words import DetokenizeRequest, TokenizeRequest, detokenize, tokenize
 
 Endpoint = Callable[..., Awaitable[Response]]
 STATUSES = ("200", "400", "401", "404", "413", "415", "499", "500", "503")
@@ -44,7 +46,7 @@ class Route:
     path: str
     endpoint: Endpoint
     auth: Auth
-    body: type[Sampling] | None = None
+    body: type[Body] | None = None
     label: str = ""
 
 
@@ -88,7 +90,7 @@ def key_check(path: str | None) -> list[Any]:
     return [Depends(check)]
 
 
-def _body(kind: type[Sampling]) -> dict[str, Any]:
+def _body(kind: type[Body]) -> dict[str, Any]:
     """The body's schema for openapi.json; the routes read it themselves, because pydantic's JSON accepts NaN."""
     content = {"application/json": {"schema": kind.model_json_schema(ref_template="#/$defs/{model}")}}
     return {"requestBody": {"required": True, "content": content}}
@@ -179,6 +181,12 @@ async def description(request: Request) -> Response:
 ROUTES = (
     Route("POST", "/v1/chat/completions", chat_completions, Auth.KEY, ChatRequest),
     Route("POST", "/v1/completions", completions, Auth.KEY, CompletionRequest),
+    Route("POST", "/tokenize", tokenize, Auth.KEY, TokenizeRequest),
+    Route("POST", "/detokenize", detokenize, Auth.KEY, DetokenizeRequest),
+    Route("POST", "/abort_request", abort_request, Auth.KEY, AbortRequest),
+    Route("POST", "/flush_cache", flush_cache, Auth.KEY),
+    Route("POST", "/reset_prefix_cache", flush_cache, Auth.KEY),
+    Route("GET", "/health_generate", health_generate, Auth.KEY),
     Route("GET", "/v1/models", models, Auth.KEY),
     Route("GET", "/v1/models/{name:path}", model, Auth.KEY, label="/v1/models/{id}"),
     Route("GET", "/server_info", server_info, Auth.KEY),

@@ -12,6 +12,7 @@ from minisgl.server.front import Front
 from minisgl.server.sse import STRAIGHT
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+SCOPE_KEY = "minisgl.request_id"
 CLIENT_GONE = 499  # nginx's number for a client that left before its answer
 
 
@@ -25,14 +26,14 @@ class Door:
         if scope["type"] != "http":
             return
         status = CLIENT_GONE
-        request_id = _request_id(scope)
+        scope[SCOPE_KEY] = name = _request_id(scope)
 
         async def pass_on(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
+                headers["X-Request-Id"] = name
                 if self._front.health.state in ("draining", "failed"):
                     headers["Connection"] = "close"
             await send(message)
@@ -47,6 +48,12 @@ class Door:
         if path in self._endpoints:
             return path
         return "/v1/models/{id}" if path.startswith("/v1/models/") else "other"
+
+
+def request_id(scope: Scope) -> str:
+    """The id of the request that came through the door: in its response's headers, its answer's id, and the log."""
+    name: str = scope[SCOPE_KEY]
+    return name
 
 
 def _request_id(scope: Scope) -> str:

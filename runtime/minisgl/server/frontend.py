@@ -17,11 +17,12 @@ import uvloop
 
 from minisgl import __version__
 from minisgl.errors import StartError
-from minisgl.messages import TO_FRONTEND, DecodeParams, SamplingParams, Tokenize
+from minisgl.messages import TO_FRONTEND
 from minisgl.metrics import Metrics
 from minisgl.process import Break, Drain, Open, Order, Progress, Supervisor, run_child
 from minisgl.server.app import build_app
 from minisgl.server.connection import Connection
+from minisgl.server.control import generate_once
 from minisgl.server.front import Front
 from minisgl.server.health import Health
 from minisgl.server.requests import RequestTable
@@ -136,7 +137,7 @@ class Frontend:
         front.learn(order)
         try:
             async with asyncio.timeout(WARM_UP_SECONDS):
-                await self._generate_once()
+                await generate_once(front, 2)
         except TimeoutError:
             sentence = f"the first generation gave no answer within {WARM_UP_SECONDS:g} s"
             raise StartError(Reason.START_FAILED, sentence) from None
@@ -150,15 +151,6 @@ class Frontend:
             front.metrics.gauge("minisgl_startup_seconds", phase).set(end)
         front.health.state = "ready"
         self._supervisor.ready()
-
-    async def _generate_once(self) -> None:
-        table = self._front.table
-        with table.open() as ticket:
-            ids = await table.tokenize(ticket, Tokenize(0, text="Hello"))
-            num_tokens = min(2, self._front.context_length - len(ids))
-            table.generate(ticket, ids, SamplingParams(num_tokens, temperature=0.0, ignore_eos=True), DecodeParams())
-            while not (await ticket.next_text()).finish:
-                pass
 
     async def _drain(self) -> None:
         """Unready at once; accept for the delay; give open requests their time; end."""

@@ -1,4 +1,4 @@
-"""The two endpoints that generate: body to prompts, prompts to scheduler, texts to the client.
+"""The endpoints that generate: body to prompts, prompts to scheduler, texts to the client.
 
 Errors before the first byte are HTTP statuses; after it, one event that ends the stream.
 """
@@ -19,6 +19,7 @@ from minisgl.messages import Detokenize, Scored, Tokenize
 from minisgl.server import faults
 from minisgl.server.body import read_json
 from minisgl.server.choices import Choices
+from minisgl.server.door import request_id
 from minisgl.server.front import Front
 from minisgl.server.openai import ChatRequest, CompletionRequest, Sampling, read
 from minisgl.server.requests import Ticket
@@ -40,7 +41,10 @@ async def chat_completions(request: Request) -> Response:
         messages=[message.for_template() for message in body.messages],
         template_args=dict(body.chat_template_kwargs or {}),
     )
-    style = ChatStyle(front.model_name, include_usage=_wants_usage(body), has_logprobs=bool(body.logprobs))
+    has_logprobs = bool(body.logprobs)
+    style = ChatStyle(
+        front.model_name, request_id(request.scope), include_usage=_wants_usage(body), has_logprobs=has_logprobs
+    )
     return Generation(front, body, [words], style, param="messages", default_len=None)
 
 
@@ -52,7 +56,9 @@ async def completions(request: Request) -> Response:
         Tokenize(0, text=given) if isinstance(given, str) else np.asarray(given, np.int32) for given in body.prompts
     ]
     has_logprobs = body.logprobs is not None
-    style = CompletionStyle(front.model_name, include_usage=_wants_usage(body), has_logprobs=has_logprobs)
+    style = CompletionStyle(
+        front.model_name, request_id(request.scope), include_usage=_wants_usage(body), has_logprobs=has_logprobs
+    )
     return Generation(front, body, prompts, style, param="prompt", default_len=COMPLETION_TOKENS, echo=bool(body.echo))
 
 
@@ -84,7 +90,8 @@ class Generation(Response):
         self._prompt_lens: list[int] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._front.table.open_many(len(self._prompts) * self._body.num_choices) as tickets:
+        count = len(self._prompts) * self._body.num_choices
+        with self._front.table.open_many(count, request_id(scope)) as tickets:
             await until_gone(receive, self._work(tickets, scope, receive, send))
 
     async def _work(self, tickets: list[Ticket], scope: Scope, receive: Receive, send: Send) -> None:

@@ -233,7 +233,7 @@ class CompletionRequest(Sampling):
         return [prompt] if isinstance(prompt[0], int) else prompt  # type: ignore[return-value]
 
 
-Request = TypeVar("Request", bound=Sampling)
+Request = TypeVar("Request", bound=Body)
 
 
 def read(kind: type[Request], fields: Any) -> Request:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from minisgl.messages import (
     Detokenize,
     Detokenized,
     Finish,
+    Flush,
     Generate,
     SamplingParams,
     Text,
@@ -37,6 +39,8 @@ from minisgl.messages import (
 from minisgl.metrics import Metrics
 
 RETRY_AFTER_SECONDS = 1
+
+logger = logging.getLogger(__name__)
 
 
 class State(Enum):
@@ -71,6 +75,7 @@ class Ticket:
     """One open request. What comes faster than the client reads is merged, so a slow reader costs its text only."""
 
     uid: int
+    request_id: str  # the client's, or of the front end's making; all choices of one answer have the same
     opened_at: float
     bell: Bell  # one for all tickets that were opened together
     state: State = State.IDLE
@@ -130,7 +135,7 @@ class RequestTable:
         limit: int,
         metrics: Metrics,
         send_to_tokenizer: Callable[[Tokenize | Detokenize], None],
-        send_to_scheduler: Callable[[Generate | Abort], None],
+        send_to_scheduler: Callable[[Generate | Abort | Flush], None],
     ) -> None:
         self.limit, self._metrics = limit, metrics
         self._send_to_tokenizer, self._send_to_scheduler = send_to_tokenizer, send_to_scheduler
@@ -148,7 +153,7 @@ class RequestTable:
             yield ticket
 
     @contextmanager
-    def open_many(self, count: int) -> Iterator[list[Ticket]]:
+    def open_many(self, count: int, request_id: str = "") -> Iterator[list[Ticket]]:
         """Admit `count` requests of one client, or none of them."""
         if len(self._tickets) + count > self.limit:
             raise Overloaded(
@@ -156,7 +161,7 @@ class RequestTable:
                 retry_after=RETRY_AFTER_SECONDS,
             )
         now, bell = time.monotonic(), Bell()
-        tickets = [Ticket(next(self._uids), now, bell) for _ in range(count)]
+        tickets = [Ticket(next(self._uids), request_id, now, bell) for _ in range(count)]
         self._tickets |= {ticket.uid: ticket for ticket in tickets}
         try:
             yield tickets
@@ -166,9 +171,13 @@ class RequestTable:
 
     async def tokenize(self, ticket: Ticket, request: Tokenize) -> NDArray[np.int32]:
         """Ids of the request's words; its `uid` is set here."""
+        return np.frombuffer((await self.words(ticket, request)).ids, "<i4")
+
+    async def words(self, ticket: Ticket, request: Tokenize) -> Tokenized:
+        """All that the tokenizer says of the request's words."""
         words = await self._ask(ticket, request)
         assert isinstance(words, Tokenized)
-        return np.frombuffer(words.ids, "<i4")
+        return words
 
     async def detokenize(self, ticket: Ticket, request: Detokenize) -> str:
         """Text of the request's ids; its `uid` is set here."""
@@ -190,6 +199,25 @@ class RequestTable:
         ticket.prompt_len, ticket.max_tokens = len(ids), sampling.max_tokens
         data = ids.astype("<i4").tobytes()
         self._send_to_scheduler(Generate(ticket.uid, data, sampling, decode, priority, cache_salt))
+
+    def flush(self) -> None:
+        """Let the scheduler forget prefixes, before anything that is sent later."""
+        self._send_to_scheduler(Flush())
+
+    def abort(self, request_id: str | None) -> int:
+        """End the generations of one request, or all (None) that have not ended; returns how many they are.
+
+        One that the scheduler has ends as it says; one that has not come so far ends with an error here.
+        """
+        found = [ticket for ticket in self._tickets.values() if request_id in (None, ticket.request_id)]
+        found = [ticket for ticket in found if ticket.state is not State.ABANDONED]
+        for ticket in found:
+            if ticket.state is State.GENERATING:
+                self._send_to_scheduler(Abort(ticket.uid))
+            else:
+                ticket.fail(RequestError("The request was aborted before it was computed.", code="aborted"))
+        logger.info("aborted request=%s generations=%d", request_id or "all", len(found))
+        return len(found)
 
     def receive(self, message: Tokenized | Detokenized | Texts) -> None:
         """An answer of the words floor."""
@@ -240,6 +268,7 @@ class RequestTable:
         if text.finish:
             self._remove(ticket)
         if text.finish is Finish.ERROR:
+            logger.warning("generation failed request=%s uid=%d: %s", ticket.request_id, ticket.uid, text.error)
             ticket.fail(RequestError(text.error or "The request failed.", status=500, code="internal_error"))
         else:
             ticket.take(text)

@@ -24,8 +24,8 @@ class Style:
     chunk_object: str
     logprobs: ClassVar[Callable[[Sequence[Scored]], dict[str, Any]]]
 
-    def __init__(self, model: str, *, include_usage: bool, has_logprobs: bool) -> None:
-        self._id = f"{self.prefix}-{uuid.uuid4().hex}"
+    def __init__(self, model: str, request_id: str, *, include_usage: bool, has_logprobs: bool) -> None:
+        self._id = self.prefix + request_id
         self._created = int(time.time())
         self._model = model
         self._include_usage, self._has_logprobs = include_usage, has_logprobs
@@ -101,7 +101,7 @@ class Style:
 class ChatStyle(Style):
     """`chat.completion` and its chunks: the role first, then deltas."""
 
-    prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
+    prefix, whole_object, chunk_object = "chatcmpl-", "chat.completion", "chat.completion.chunk"
     logprobs = chat_logprobs
 
     def opening(self, index: int) -> bytes:
@@ -121,7 +121,7 @@ class ChatStyle(Style):
 class CompletionStyle(Style):
     """`text_completion`, whole and in chunks."""
 
-    prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
+    prefix, whole_object, chunk_object = "cmpl-", "text_completion", "text_completion"
     logprobs = completion_logprobs
 
     def _delta(self, text: str) -> dict[str, Any]:
@@ -132,6 +132,9 @@ class CompletionStyle(Style):
 
     def _words(self, text: str) -> dict[str, Any]:
         return {"text": text}
+
+
+PREFIXES = (ChatStyle.prefix, CompletionStyle.prefix)
 
 
 def reason(last: Text) -> dict[str, Any]:

@@ -50,7 +50,9 @@ class Encoder:
     def encode(self, request: Tokenize) -> Tokenized:
         """Ids, or the sentence that says why there are none; never raises."""
         try:
-            return Tokenized(request.uid, np.asarray(self._ids(request), dtype="<i4").tobytes())
+            ids = self._ids(request)
+            pieces = tuple(self._tokenizer.id_to_token(token) or "" for token in ids) if request.with_pieces else ()
+            return Tokenized(request.uid, np.asarray(ids, dtype="<i4").tobytes(), pieces=pieces)
         except Refused as refusal:
             return Tokenized(request.uid, error=str(refusal))
         except Exception:  # whatever one request does to the tokenizer, it is that request's end only

@@ -88,6 +88,29 @@ def test_a_request_that_can_never_run_ends_with_a_sentence(message: Generate, se
     assert not scheduler.has_work
 
 
+def test_a_flush_forgets_what_no_request_holds() -> None:
+    scheduler, engine = make(num_pages=16, page_size=4)
+    scheduler.add(generate(0, [1, 2, 3, 4, 5, 6, 7, 8, 9], 1))
+    Loop(scheduler, engine).run()
+    scheduler.add(generate(1, [1, 2, 3, 4, 0], 9, ignore_eos=True))
+    batch = scheduler.plan()
+    assert batch is not None
+    scheduler.flush()
+    scheduler.check_integrity()
+    scheduler.complete(engine.launch(batch)())
+    assert scheduler.stats().kv_cached_tokens == 0, "the second page is gone, the first is held"
+    Loop(scheduler, engine).run()
+    scheduler.flush()
+    scheduler.check_integrity()
+    assert (scheduler.stats().kv_cached_tokens, scheduler.stats().kv_used_tokens) == (0, 0)
+    for uid, found in ((2, 0), (3, 8)):
+        scheduler.add(generate(uid, [1, 2, 3, 4, 5, 6, 7, 8, 9], 1))
+        loop = Loop(scheduler, engine)
+        loop.plan()
+        loop.complete()
+        assert scheduler.results.take(None).opened[0].cached_tokens == found
+
+
 def test_a_prefix_is_found_by_requests_of_its_salt_only() -> None:
     scheduler, engine = make(num_pages=16, page_size=4)
     found = []

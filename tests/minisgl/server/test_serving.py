@@ -155,6 +155,20 @@ def test_no_end_token_before_min_tokens(client: openai.OpenAI) -> None:
     assert (longer.choices[0].message.content or "").startswith(plain.choices[0].message.content or "-")
 
 
+def test_the_cache_is_flushed_and_salted(server: Serving, client: openai.OpenAI) -> None:
+    def cached(**salt: str) -> int | None:
+        usage = client.chat.completions.create(**GREEDY, extra_body=salt).usage
+        assert usage is not None
+        assert usage.prompt_tokens_details is not None
+        return usage.prompt_tokens_details.cached_tokens
+
+    cached()
+    assert (cached(), cached(cache_salt="a"), cached(cache_salt="a"), cached(cache_salt="b")) == (32, 0, 32, 0)
+    assert post(server, b"", "/flush_cache").status_code == 200
+    assert (cached(), cached(), cached(cache_salt="a")) == (0, 32, 0)
+    assert server.get("/health_generate")[0] == 200
+
+
 def test_the_context_has_an_exact_end(server: Serving) -> None:
     def status(prompt_len: int, max_tokens: int) -> tuple[int, Any]:
         body = {"model": "m", "prompt": [40] * prompt_len, "max_tokens": max_tokens, "temperature": 0}
