@@ -172,7 +172,7 @@ def test_a_full_server_says_when_to_try_again(page: Browser, server: Server) -> 
         server.wait_for(lambda: server.metric("minisgl_requests_waiting") == 1, 5)
         say(page, "hello", max_tokens=9)
         page.wait("!at('error').hidden")
-        assert "2 requests are open or wait, which is the limit" in page.eval("at('why').textContent")
+        assert "2 requests are open or wait, and 2 is the limit" in page.eval("at('why').textContent")
         assert "(503)" in page.eval("at('why').textContent")
         assert page.eval("at('again').textContent") == "Try again (wait 1 s)"
         keep(page, "full")
