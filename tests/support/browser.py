@@ -9,13 +9,14 @@ import base64
 import fcntl
 import json
 import os
-import select
 import shutil
 import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from support.waiting import readable
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = (  # nothing that calls home or waits for a desktop
@@ -137,7 +138,7 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._left:
-            assert select.select([self._read], [], [], 30)[0], "the browser is silent"
+            assert readable(self._read, 30), "the browser is silent"
             part = os.read(self._read, 1 << 16)
             assert part, "the browser ended"
             self._left += part

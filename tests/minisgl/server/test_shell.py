@@ -3,7 +3,6 @@
 import os
 import pty
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.server import TESTS, descendants, listeners, wait_gone
+from support.waiting import readable
 from support.words import save_words
 
 pytestmark = pytest.mark.cpu
@@ -60,7 +60,7 @@ class Screen:
         deadline = time.monotonic() + seconds
         while not (found := re.search(pattern, self.shown)):
             assert time.monotonic() < deadline, f"no {pattern!r} in {self.shown!r}"
-            if select.select([self._fd], [], [], 0.1)[0]:
+            if readable(self._fd, 0.1):
                 try:
                     self.shown += os.read(self._fd, 65536).decode(errors="replace")
                 except OSError:  # the last process that had the terminal open is gone
