@@ -1,6 +1,7 @@
 """The offline API as its users see it: prompts in, answers out, and one clear sentence when something is wrong."""
 
-import _thread
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -176,7 +177,7 @@ def test_ctrl_c_ends_the_call_and_leaves_the_model_usable(llm: LLM) -> None:
 
     def interrupt() -> None:
         started.wait(20)
-        _thread.interrupt_main()
+        os.kill(os.getpid(), signal.SIGINT)  # as a terminal does; it also ends a wait
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
