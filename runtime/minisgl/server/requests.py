@@ -263,7 +263,8 @@ class RequestTable:
         if ticket is None:
             return 0
         new_tokens = self._count(ticket, text, now)
-        if text.stopped_by is not None:
+        # An answer that could not be put into words still runs in the scheduler; one that failed there is forgotten.
+        if text.stopped_by is not None or text.finish is Finish.ERROR:
             self._send_to_scheduler(Abort(text.uid))
         if text.finish:
             self._remove(ticket)
