@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,8 +40,11 @@ def listeners() -> set[int]:
     """Descriptors of this process's listening TCP sockets."""
     found = set()
     for descriptor in map(int, os.listdir("/proc/self/fd") if sys.platform == "linux" else []):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as candidate:
-            is_tcp = candidate.family in (socket.AF_INET, socket.AF_INET6)
-            if is_tcp and candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                found.add(descriptor)
+        with contextlib.suppress(OSError):  # closed since it was listed
+            # Only sockets: on anything else `socket` raises, and nobody would close the copy.
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                with socket.socket(fileno=os.dup(descriptor)) as candidate:
+                    is_tcp = candidate.family in (socket.AF_INET, socket.AF_INET6)
+                    if is_tcp and candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                        found.add(descriptor)
     return found
