@@ -174,6 +174,8 @@ def test_a_terminal_sees_a_bar_with_tokens_per_second(llm: LLM, monkeypatch: pyt
 def test_ctrl_c_ends_the_call_and_leaves_the_model_usable(llm: LLM) -> None:
     long = SamplingParams(temperature=0, max_tokens=200, ignore_eos=True)
     started = threading.Event()
+    # A shell's background job ignores Ctrl-C from its start, and so would this process.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt() -> None:
         started.wait(20)
@@ -182,6 +184,7 @@ def test_ctrl_c_ends_the_call_and_leaves_the_model_usable(llm: LLM) -> None:
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         llm.generate(TEXTS * 300, long, progress=lambda indices: started.set())
+    signal.signal(signal.SIGINT, before)
     assert len(llm.generate(TEXTS[0], GREEDY)[0].token_ids) > 0
 
 
