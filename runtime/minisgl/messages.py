@@ -27,6 +27,14 @@ class Finish(IntEnum):
     ERROR = 4  # this request failed; others go on
 
 
+class Thinking(IntEnum):
+    """Whether an answer begins with reasoning."""
+
+    NONE = 0  # no, or nobody asks
+    MAY = 1  # it does if its first word is `<think>`
+    OPEN = 2  # it does: the prompt has opened it, or the model always does
+
+
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
     """Base of all messages: tagged by class name, encoded as an array."""
 
@@ -34,7 +42,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unk
 class SamplingParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """How tokens are chosen; already validated, bounded and finite when the scheduler sees it."""
 
-    max_tokens: int
+    max_tokens: int  # 0: the prompt is computed, nothing is said
     temperature: float = 1.0  # 0: greedy
     top_p: float = 1.0
     top_k: int = 0  # 0: off
@@ -48,6 +56,7 @@ class SamplingParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     logit_bias: dict[int, float] = {}  # token id -> added to its logit
     logprobs: int | None = None  # None: none; n: the chosen token's, and the n likeliest tokens'
     min_tokens: int = 0  # before so many, no end token and none of `stop_token_ids` is chosen
+    prompt_logprobs: int | None = None  # None: none; n: each prompt token's but the first's, and the n likeliest there
 
 
 class DecodeParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -57,6 +66,9 @@ class DecodeParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     skip_special_tokens: bool = True
     include_stop: bool = False
     min_tokens: int = 0  # stop strings are looked for in what comes after so many tokens
+    tells_all: bool = False  # logprobs also of tokens that are no text: the end token, hidden special ones
+    with_ids: bool = False  # the answer's token ids go with its text
+    thinking: Thinking = Thinking.NONE  # whose tokens are counted in `Text.reasoning_tokens`
 
 
 # ---- front end <-> tokenizer
@@ -80,6 +92,7 @@ class Tokenized(Message, frozen=True):
     ids: bytes = b""
     error: str | None = None
     pieces: tuple[str, ...] = ()  # the vocabulary's names of the ids, if they were asked for
+    thinks: bool | None = None  # a chat: its rendering ends within reasoning, just behind it, or tells nothing of it
 
 
 class Detokenize(Message, frozen=True):
@@ -125,12 +138,24 @@ class Flush(Message, frozen=True):
 # ---- scheduler rank 0 -> detokenizer -> front end
 
 
+class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How likely a prompt's tokens were: `ids` int32 [n], and of all but the first `logprobs` float32, `ranks` int32
+    (1: the likeliest), `top_tokens` int32 [n - 1, k] and `top` float32 [n - 1, k], the likeliest first."""
+
+    ids: bytes
+    logprobs: bytes
+    ranks: bytes
+    top_tokens: bytes
+    top: bytes
+
+
 class Opened(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A request whose first result is in this step."""
 
     uid: int
     cached_tokens: int  # prompt tokens found in the prefix cache
     decode: DecodeParams
+    prompt: PromptLogprobs | None = None  # if it was asked for
 
 
 class Stats(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -181,6 +206,17 @@ class Scored(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     start: int  # where its text begins, in characters of the answer
 
 
+class PromptToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A token of the prompt in words, with its `PromptLogprobs`; the first has none (rank 0)."""
+
+    token: int
+    spelling: bytes
+    start: int  # where its text begins, in characters of the prompt's
+    logprob: float | None = None
+    rank: int = 0
+    top: tuple[tuple[int, bytes, float], ...] = ()  # id, spelling, logprob
+
+
 class Text(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """New text of one request. `stopped_by` is the stop string that ended it; the scheduler is told by an Abort."""
 
@@ -192,6 +228,9 @@ class Text(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     stopped_by: str | None = None
     error: str | None = None
     tokens: tuple[Scored, ...] = ()  # those whose text begins to show here, if logprobs were asked for
+    ids: bytes = b""  # int32, since the last text, if they were asked for
+    prompt: tuple[PromptToken, ...] = ()  # with the first text, if it was asked for
+    reasoning_tokens: int = 0  # of the answer so far, up to the one that ended the reasoning
 
 
 class Texts(Message, frozen=True):

@@ -25,14 +25,14 @@ END = "end"  # a file that rank 0 leaves when it has all answers
 def watch(engine: Engine) -> list[str]:
     """Note a digest of every step that the model computes, in order."""
     digests: list[str] = []
-    forward = engine.model.forward
+    hidden = engine.model.hidden
 
     def noting(tokens: torch.Tensor, positions: torch.Tensor, *rest: object) -> torch.Tensor | None:
         digest = hashlib.sha256(tokens.cpu().numpy().tobytes() + positions.cpu().numpy().tobytes())
         digests.append(digest.hexdigest())
-        return forward(tokens, positions, *rest)  # type: ignore[arg-type]
+        return hidden(tokens, positions, *rest)  # type: ignore[arg-type]
 
-    engine.model.forward = noting  # type: ignore[method-assign,assignment]
+    engine.model.hidden = noting  # type: ignore[method-assign,assignment]
     return digests
 
 

@@ -8,6 +8,7 @@ tokens         a   -1    c d e     flat, request by request; `c` stands at posit
                                    for this row, which only the device knows yet
 pages row      [..] [..] [..]      the request's pages, from its first token on; unused entries mean nothing
 sampled        0    1    -         requests whose last token here is their last known one: they get a next token
+scored         -    -    2 3       indices into `tokens`: prompt positions whose next token's probability was asked for
 
 The answer to a batch is `Sampled`: one token per entry of `sampled`.
 """
@@ -15,9 +16,9 @@ The answer to a batch is `Sampled`: one token per entry of `sampled`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,18 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """What is asked about the positions `Batch.scored`. Only rank 0 has it."""
+
+    following: NDArray[np.int64]  # the prompt's next token at each of them
+    num_top: int  # likeliest tokens to report beside it: the most that any request wants
+
+
+def _no_indices() -> NDArray[np.int32]:
+    return np.empty(0, np.int32)
+
+
+@dataclass(frozen=True)
 class Batch:
     """The arrays of the picture."""
 
@@ -80,6 +93,8 @@ class Batch:
     sampled: NDArray[np.int32]
     scrub: NDArray[np.int32]  # pages that a failed request left: every rank clears NaN from them before it computes
     sampling: Sampling | None = None
+    scored: NDArray[np.int32] = field(default_factory=_no_indices)
+    scoring: Scoring | None = None
 
     @property
     def num_single(self) -> int:
@@ -92,12 +107,24 @@ class Batch:
 
     @classmethod
     def unpack(cls, packed: list[bytes]) -> Self:
-        arrays = {name: np.frombuffer(data, np.int32) for name, data in zip(SHARED, packed, strict=True)}
+        arrays: dict[str, Any] = {
+            name: np.frombuffer(data, np.int32) for name, data in zip(SHARED, packed, strict=True)
+        }
         arrays["pages"] = arrays["pages"].reshape(len(arrays["starts"]), -1)
         return cls(**arrays, sampling=None)
 
 
-SHARED = ("rows", "tokens", "starts", "counts", "pages", "sampled", "scrub")
+SHARED = ("rows", "tokens", "starts", "counts", "pages", "sampled", "scrub", "scored")
+
+
+class Scores(NamedTuple):
+    """One entry per position in `Batch.scored`: logprob and rank (1: the likeliest) of the prompt's next token, and the
+    likeliest tokens there [scored, num_top], best first."""
+
+    logprobs: NDArray[np.float32]
+    ranks: NDArray[np.int32]
+    top_tokens: NDArray[np.int32]
+    top: NDArray[np.float32]
 
 
 class Sampled(NamedTuple):
@@ -106,6 +133,7 @@ class Sampled(NamedTuple):
     tokens: NDArray[np.int32]
     failed: NDArray[np.bool_]
     logprobs: Mapping[int, Logprobs] = MappingProxyType({})  # by index into `sampled`, for those that asked
+    scores: Scores | None = None  # of the prompt positions that were asked for
 
 
 NOTHING = Sampled(np.empty(0, np.int32), np.empty(0, np.bool_))

@@ -18,11 +18,12 @@ from minisgl.attention import backends
 from minisgl.attention.base import AttentionBackend
 from minisgl.device import available_memory
 from minisgl.distributed.group import Group
-from minisgl.engine.batch import NOT_KNOWN, NOTHING, Batch, Sampled, Sampling
+from minisgl.engine.batch import NOT_KNOWN, NOTHING, Batch, Sampled, Sampling, Scores
 from minisgl.engine.config import EngineConfig
 from minisgl.engine.graph import DecodeGraphs, graph_sizes
 from minisgl.engine.memory import NO_ROOM_FOR_CACHE, NO_ROOM_FOR_WEIGHTS, CacheSize, is_out_of_memory, size_cache
 from minisgl.engine.sampler import Drawn, draw_again, draw_plainly, sample
+from minisgl.engine.scoring import score
 from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts
 from minisgl.kvcache.pool import KVPool
@@ -150,19 +151,25 @@ class Engine:
 
     def _compute(self, batch: Batch) -> Result:
         with torch.inference_mode():
-            logits = self._logits(batch)
-            if not len(batch.sampled):
-                return lambda: NOTHING
-            if self.config.device != "cpu":
-                return self._compute_next(batch, logits)
-            rows = self._to_device(batch.rows[batch.sampled])
-            drawn = None
-            if logits is not None and batch.sampling is not None:
-                drawn = sample(logits, batch.sampling, self.last[rows])
-                self.last[rows] = drawn.tokens
-            if self.config.overlap:  # the next step may be decided before the host knows these tokens
-                self.last[rows] = self.group.from_first(self.last[rows])
-            return drawn.send_home() if drawn is not None else lambda: NOTHING
+            if not len(batch.scored):
+                return self._compute_sampled(batch, self._logits(batch))
+            logits, scores = self._scored_logits(batch)
+            result = self._compute_sampled(batch, logits)
+            return lambda: result()._replace(scores=scores)
+
+    def _compute_sampled(self, batch: Batch, logits: torch.Tensor | None) -> Result:
+        if not len(batch.sampled):
+            return lambda: NOTHING
+        if self.config.device != "cpu":
+            return self._compute_next(batch, logits)
+        rows = self._to_device(batch.rows[batch.sampled])
+        drawn = None
+        if logits is not None and batch.sampling is not None:
+            drawn = sample(logits, batch.sampling, self.last[rows])
+            self.last[rows] = drawn.tokens
+        if self.config.overlap:  # the next step may be decided before the host knows these tokens
+            self.last[rows] = self.group.from_first(self.last[rows])
+        return drawn.send_home() if drawn is not None else lambda: NOTHING
 
     def _compute_next(self, batch: Batch, logits: torch.Tensor | None) -> Result:
         """The same on a GPU, where a graph has drawn already."""
@@ -189,6 +196,25 @@ class Engine:
             if logits is None or len(batch.sampled) == len(batch.counts):
                 return logits
             return logits[self._to_device(batch.sampled)]
+        wanted = np.cumsum(batch.counts)[batch.sampled] - 1
+        return self.model.forward(*self._inputs(batch), self._to_device(wanted), self.attention)
+
+    def _scored_logits(self, batch: Batch) -> tuple[torch.Tensor | None, Scores | None]:
+        """The same for a step in which prompt positions are scored; never in a graph, which knows one row each."""
+        if len(batch.scrub):
+            self.pool.scrub(self._to_device(batch.scrub))
+        ends = np.cumsum(batch.counts)[batch.sampled] - 1
+        wanted = np.sort(np.concatenate([ends, batch.scored]))
+        hidden = self.model.hidden(*self._inputs(batch), self._to_device(wanted), self.attention)
+        assert hidden is not None, "positions are scored"
+        asked = hidden[self._to_device(np.searchsorted(wanted, batch.scored))]
+        scores = score(asked, self.model.head.logits, batch.scoring)
+        if not len(ends):
+            return None, scores
+        return self.model.head.logits(hidden[self._to_device(np.searchsorted(wanted, ends))]), scores
+
+    def _inputs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and their positions on the device; the attention is told of the batch."""
         ends = np.cumsum(batch.counts)
         first = np.repeat(batch.starts - (ends - batch.counts), batch.counts)
         positions = self._to_device(first + np.arange(len(first)))
@@ -196,9 +222,8 @@ class Engine:
         if (unknown := np.flatnonzero(batch.tokens == NOT_KNOWN)).size:
             rows = np.repeat(batch.rows, batch.counts)[unknown]
             tokens[self._to_device(unknown)] = self.last[self._to_device(rows)]
-        wanted = self._to_device(ends[batch.sampled] - 1)
         self.attention.begin(batch.starts, batch.counts, batch.pages)
-        return self.model.forward(tokens, positions, wanted, self.attention)
+        return tokens, positions
 
     def _to_device(self, indices: NDArray[np.integer]) -> torch.Tensor:
         return self.pool.place(indices.astype(np.int64))

@@ -51,7 +51,7 @@ class DecodeGraphs:
     def find(self, batch: Batch) -> _DecodeGraph | None:
         """The graph for a batch of single tokens; None when there is none."""
         at = bisect.bisect_left(self.sizes, len(batch.counts))
-        if at == len(self.sizes) or len(batch.tokens) > len(batch.counts):
+        if at == len(self.sizes) or len(batch.tokens) > len(batch.counts) or len(batch.scored):
             return None
         return self._graphs[at]
 

@@ -156,10 +156,16 @@ class Decoder:
 
         With nothing wanted (a chunk in the middle of a prompt) the head is skipped.
         """
+        hidden = self.hidden(tokens, positions, wanted, backend)
+        return None if hidden is None else self.head.logits(hidden)
+
+    def hidden(
+        self, tokens: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor, backend: AttentionBackend
+    ) -> torch.Tensor | None:
+        """What the head makes logits of: vectors [wanted, hidden] (`wanted` ascending); None when nothing is wanted."""
         x = self.embedding.embed(tokens)
         if self.fused is not None:
-            normed = self.fused(x, positions, wanted, backend)
-            return None if normed is None else self.head.logits(normed)
+            return self.fused(x, positions, wanted, backend)
         at = self.rotary.at(positions)
         for layer in self.layers:
             layer(x, at, backend)
@@ -167,4 +173,4 @@ class Decoder:
             return None
         if len(wanted) < len(x):
             x = x.index_select(0, wanted)
-        return self.head.logits(self.norm(x))
+        return self.norm(x)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minisgl.engine.batch import Batch, Extras, Sampling
+from minisgl.engine.batch import Batch, Extras, Sampling, Scoring
 from minisgl.scheduler.pages import PageTable
 from minisgl.scheduler.rows import Index, RowTable
 
@@ -31,6 +31,7 @@ def assemble(
         nth = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
         tokens = rows.tokens[owner, rows.computed[owner] + nth]
     sampled = np.flatnonzero(ends == rows.length[chosen])
+    scored, scoring = _scoring(rows, chosen, starts, counts)
     return Batch(
         rows=chosen.astype(np.int32),
         tokens=tokens,
@@ -40,7 +41,27 @@ def assemble(
         sampled=sampled.astype(np.int32),
         scrub=scrub,
         sampling=_sampling(rows, chosen[sampled], ends[sampled]),
+        scored=scored,
+        scoring=scoring,
     )
+
+
+def _scoring(
+    rows: RowTable, chosen: Index, starts: NDArray[np.int32], counts: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], Scoring | None]:
+    """Which tokens of the step have to say how likely the prompt's next one is."""
+    indices, following, num_top = [np.empty(0, np.int32)], [np.empty(0, np.int64)], 0
+    for at in np.flatnonzero(rows.has_scores[chosen]).tolist():
+        row, start = int(chosen[at]), int(starts[at])
+        scores = rows.of(row).scores
+        assert scores is not None, "its column says so"
+        if wanted := scores.wanted(start, start + int(counts[at])):
+            before = int(counts[:at].sum()) - start
+            indices.append(np.arange(before + wanted.start, before + wanted.stop, dtype=np.int32))
+            following.append(rows.tokens[row, wanted.start + 1 : wanted.stop + 1].astype(np.int64))
+            num_top = max(num_top, scores.num_top)
+    scored = np.concatenate(indices)
+    return scored, Scoring(np.concatenate(following), num_top) if len(scored) else None
 
 
 def _sampling(rows: RowTable, who: Index, positions: NDArray[np.int32]) -> Sampling:
@@ -70,7 +91,7 @@ def _extras(rows: RowTable, who: Index) -> Extras:
         biased += [(at, token, bias) for token, bias in asked.logit_bias.items()]
         if rows.length[row] < rows.min_len[row]:
             biased += [(at, token, WITHHELD) for token in request.withheld]
-        if asked.logprobs is not None:
+        if asked.logprobs is not None and not rows.is_mute[row]:
             reported.append((at, asked.logprobs))
 
     def column(table: Sequence[tuple[float, ...]], index: int, kind: type[np.generic]) -> NDArray[Any]:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from minisgl.messages import DecodeParams, SamplingParams
+from minisgl.messages import DecodeParams, Opened, SamplingParams
+from minisgl.scheduler.scores import PromptScores
 
 Index = NDArray[np.intp]
 
@@ -39,11 +40,22 @@ class Request:
     cached_tokens: int = -1  # -1: never admitted
     overtaken: int = 0  # by how many later ones, since it waits for pages
     opened: bool = False  # its first result is out
+    scores: PromptScores | None = None  # of its prompt, if they were asked for
 
     @property
     def turn(self) -> tuple[int, int]:
         """Who goes first: the higher priority, then the earlier arrival."""
         return -self.priority, self.arrival
+
+    @property
+    def findable(self) -> NDArray[np.int32]:
+        """The tokens whose prefix may come from the cache."""
+        return self.ids if self.scores is None else self.scores.findable(self.ids)
+
+    def opening(self) -> Opened:
+        """What its first result tells."""
+        prompt = None if self.scores is None else self.scores.message()
+        return Opened(self.uid, max(0, self.cached_tokens), self.decode, prompt)
 
 
 def wants_extras(sampling: SamplingParams) -> bool:
@@ -76,6 +88,8 @@ class RowTable:
         self.stops_at_eos = np.zeros(num_rows, bool)
         self.has_stop_ids = np.zeros(num_rows, bool)
         self.has_extras = np.zeros(num_rows, bool)
+        self.has_scores = np.zeros(num_rows, bool)
+        self.is_mute = np.zeros(num_rows, bool)  # the one token it samples is told to nobody
         self.opened = np.zeros(num_rows, bool)
         self.spoiled = np.zeros(num_rows, bool)  # its keys and values may hold NaN: nobody may reuse them
         self.temperature = np.zeros(num_rows, np.float32)
@@ -107,10 +121,12 @@ class RowTable:
         self.uid[row], self.arrival[row], self.priority[row] = request.uid, request.arrival, request.priority
         self.tokens[row, : len(request.ids)] = request.ids
         self.length[row], self.computed[row], self.max_len[row] = len(request.ids), computed, request.max_len
-        self.min_len[row] = request.prompt_len + sampling.min_tokens
+        self.is_mute[row] = sampling.max_tokens == 0
+        self.min_len[row] = request.prompt_len + (1 if self.is_mute[row] else sampling.min_tokens)
         self.stops_at_eos[row] = not sampling.ignore_eos
         self.has_stop_ids[row] = bool(sampling.stop_token_ids)
         self.has_extras[row] = wants_extras(sampling)
+        self.has_scores[row] = request.scores is not None
         self.opened[row] = request.opened
         self.temperature[row], self.top_k[row] = sampling.temperature, sampling.top_k
         self.top_p[row], self.min_p[row], self.seed[row] = sampling.top_p, sampling.min_p, request.seed

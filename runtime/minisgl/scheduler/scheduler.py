@@ -34,6 +34,7 @@ from minisgl.scheduler.pages import PageTable
 from minisgl.scheduler.queue import Queue
 from minisgl.scheduler.results import Results
 from minisgl.scheduler.rows import Index, Request, RowTable
+from minisgl.scheduler.scores import PromptScores, by_row
 
 MOST_OVERTAKING = 64  # later requests that may be admitted before one that waits for pages
 MOST_LOOKED_AT = 8  # waiting requests that are tried in one step
@@ -99,12 +100,13 @@ class Scheduler:
             arrival=self._arrivals,
             ids=ids,
             prompt_len=len(ids),
-            max_len=len(ids) + sampling.max_tokens,
+            max_len=len(ids) + max(1, sampling.max_tokens),
             seed=drawn % 2**64,
             sampling=sampling,
             decode=message.decode,
             salt=message.cache_salt.encode(),
             withheld=self._ends_of(sampling) if sampling.min_tokens else (),
+            scores=None if sampling.prompt_logprobs is None else PromptScores(ids, sampling.prompt_logprobs),
         )
         self._arrivals += 1
         self._known[request.uid] = request
@@ -188,6 +190,9 @@ class Scheduler:
         rows.tokens[who, ends[batch.sampled]] = sampled.tokens
         rows.spoiled[who[sampled.failed]] = True
 
+        for row, part in by_row(batch, sampled.scores) if sampled.scores else ():
+            if (scores := rows.of(row).scores) is not None:
+                scores.add(part)
         live = ~rows.ended[who]
         if live.all():
             self._take_in(who, ends[batch.sampled], sampled.tokens, sampled.failed)
@@ -263,7 +268,7 @@ class Scheduler:
 
     def _admit_one(self, row: int, request: Request, counts: NDArray[np.int32]) -> bool:
         rows, pages = self._rows, self._pages
-        found = pages.open(row, request.ids, request.salt)
+        found = pages.open(row, request.findable, request.salt)
         # What running rows are sure to need: the rest of their prompts, and a page each to go on.
         running = np.flatnonzero(rows.used & ~rows.ended)
         promised = np.maximum(-(-rows.length[running] // pages.page_size) - pages.held[running], 0) + 1
@@ -323,7 +328,7 @@ class Scheduler:
         for row in who[~rows.opened[who]].tolist():
             self._open(rows.of(row))
             rows.opened[row] = True
-        self.results.add(rows.uid[who], np.where(failed, -1, tokens), finish)
+        self.results.add(rows.uid[who], np.where(failed | rows.is_mute[who], -1, tokens), finish)
         for row in who[finish != RUNNING].tolist():
             uid = self._retire(row).uid
             del self._known[uid]
@@ -358,7 +363,7 @@ class Scheduler:
 
     def _open(self, request: Request) -> None:
         request.opened = True
-        self.results.opened.append(Opened(request.uid, max(0, request.cached_tokens), request.decode))
+        self.results.opened.append(request.opening())
 
     def _tell_end(self, request: Request, finish: Finish, error: str | None = None) -> None:
         """The terminal result of a request, without a token."""
@@ -376,8 +381,8 @@ class Scheduler:
         limit = self.config.context_length
         if not len(request.ids):
             return "the prompt is empty; send at least one token"
-        if request.sampling.max_tokens < 1:
-            return f"max_tokens is {request.sampling.max_tokens}; ask for at least 1"
+        if request.sampling.max_tokens < 0:
+            return f"max_tokens is {request.sampling.max_tokens}; ask for at least 0"
         if request.max_len > limit:
             return (
                 f"prompt ({len(request.ids)} tokens) plus max_tokens ({request.sampling.max_tokens}) is more than the "

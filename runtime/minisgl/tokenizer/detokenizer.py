@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from minisgl.messages import Finish, Logprobs, Opened, Scored, Step, Text, Texts
+from minisgl.messages import Finish, Logprobs, Opened, PromptToken, Scored, Step, Text, Texts
 from minisgl.tokenizer.decode import Decoder, TextStream
-from minisgl.tokenizer.scores import Scores
+from minisgl.tokenizer.reasoning import ReasoningCounter
+from minisgl.tokenizer.scores import Scores, tell_prompt
 from minisgl.tokenizer.stop import StopScanner
 
 NO_TOKEN = -1
@@ -37,7 +38,12 @@ class Answer:
     scores: Scores
     include_stop: bool
     min_tokens: int
+    tells_all: bool
+    with_ids: bool
     cached_tokens: int
+    prompt: tuple[PromptToken, ...] = ()  # until it is told, with the first text
+    ids: list[int] = field(default_factory=list)  # since the last text
+    reasoning: ReasoningCounter | None = None
     num_tokens: int = 0
     has_failed: bool = False
 
@@ -111,14 +117,18 @@ class Detokenizer:
             logger.warning("dropped %s total=%d", what, self.dropped)
 
     def _open(self, opened: Opened) -> None:
-        params = opened.decode
+        params, skip = opened.decode, opened.decode.skip_special_tokens
         self._answers[opened.uid] = Answer(
-            self._decoder.open(params.skip_special_tokens),
+            self._decoder.open(skip),
             StopScanner(params.stop, params.include_stop),
-            Scores(self._decoder, params.skip_special_tokens),
+            Scores(self._decoder, skip and not params.tells_all),
             params.include_stop,
             params.min_tokens,
+            params.tells_all,
+            params.with_ids,
             opened.cached_tokens,
+            tell_prompt(self._decoder, opened.prompt, skip) if opened.prompt is not None else (),
+            reasoning=ReasoningCounter(params.thinking) if params.thinking else None,
         )
 
     def _row(
@@ -140,17 +150,42 @@ class Detokenizer:
         if not text and not finish and answer.num_tokens > 1:
             return None
         stopped_by = answer.scanner.stopped_by
-        return Text(uid, text, answer.num_tokens, answer.cached_tokens, finish, stopped_by, error, tokens)
+        ids, prompt = b"", answer.prompt
+        if answer.with_ids:
+            ids = np.array(answer.ids, "<i4").tobytes()
+            answer.ids.clear()
+        answer.prompt = ()
+        num_reasoning = answer.reasoning.num_tokens if answer.reasoning is not None else 0
+        return Text(
+            uid,
+            text,
+            answer.num_tokens,
+            answer.cached_tokens,
+            finish,
+            stopped_by,
+            error,
+            tokens,
+            ids,
+            prompt,
+            num_reasoning,
+        )
 
     def _words(self, answer: Answer, token: int, finish: Finish, logprobs: Logprobs | None) -> str:
         text = ""
         if token != NO_TOKEN:
             answer.num_tokens += 1
+            if answer.with_ids:
+                answer.ids.append(token)
+            piece = ""
             if finish != Finish.STOP or answer.include_stop:  # an end token counts, but is not text
                 piece = answer.stream.feed(token)
                 if logprobs is not None:
                     answer.scores.add(token, logprobs, piece)
                 text = answer.scanner.feed(piece) if answer.num_tokens > answer.min_tokens else piece
+            elif logprobs is not None and answer.tells_all:
+                answer.scores.add(token, logprobs, "")
+            if answer.reasoning is not None:
+                answer.reasoning.add(piece)
         if finish and not answer.is_told:
             text += answer.scanner.feed(answer.stream.flush())
             if not answer.is_told:

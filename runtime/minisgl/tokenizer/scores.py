@@ -9,7 +9,11 @@ token) is not told: the spellings of a byte-level model's tokens, one after anot
 
 from __future__ import annotations
 
-from minisgl.messages import Logprobs, Scored
+from typing import Any
+
+import numpy as np
+
+from minisgl.messages import Logprobs, PromptLogprobs, PromptToken, Scored
 from minisgl.tokenizer.decode import Decoder
 
 
@@ -38,3 +42,24 @@ class Scores:
             count = next((i for i, token in enumerate(self._waiting) if token.start >= self._shown), count)
         told, self._waiting = tuple(self._waiting[:count]), self._waiting[count:]
         return told
+
+
+def tell_prompt(decoder: Decoder, prompt: PromptLogprobs, skip_special_tokens: bool) -> tuple[PromptToken, ...]:
+    """Every token of a prompt, also those that are no text: where each begins, how likely it was."""
+    ids = np.frombuffer(prompt.ids, "<i4")
+    most = len(ids) - 1
+    width = len(prompt.top) // 4 // most if most else 0
+    top_tokens = np.frombuffer(prompt.top_tokens, "<i4").reshape(most, width).tolist()
+    top = np.frombuffer(prompt.top, "<f4").reshape(most, width).tolist()
+    logprobs, ranks = np.frombuffer(prompt.logprobs, "<f4").tolist(), np.frombuffer(prompt.ranks, "<i4").tolist()
+    stream, start, told = decoder.open(skip_special_tokens), 0, []
+    for at, token in enumerate(ids.tolist()):
+        known: tuple[Any, ...] = ()
+        if at:
+            spelled = [
+                (other, decoder.spell(other), p) for other, p in zip(top_tokens[at - 1], top[at - 1], strict=True)
+            ]
+            known = logprobs[at - 1], ranks[at - 1], tuple(spelled)
+        told.append(PromptToken(token, decoder.spell(token), start, *known))
+        start += len(stream.feed(token))
+    return tuple(told)

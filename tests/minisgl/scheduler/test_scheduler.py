@@ -73,7 +73,7 @@ def test_a_prefix_is_found_again_and_reported() -> None:
     ("message", "sentence"),
     [
         (generate(0, [], 1), "the prompt is empty"),
-        (generate(0, [1], 0), "max_tokens is 0"),
+        (generate(0, [1], -1), "max_tokens is -1"),
         (generate(0, [1] * 60, 5), "more than the context of 64 tokens"),
         (generate(0, [VOCAB], 5), "outside the vocabulary of 50"),
         (generate(0, [-1], 5), "outside the vocabulary of 50"),
