@@ -141,7 +141,8 @@ class Parser(argparse.ArgumentParser):
                 raise UsageError(f"{word}: {name} is a switch; give it without a value, or leave it out")
         parsed, unknown = self.parse_known_args(argv)
         if unknown:
-            hint = "" if "model_path" in parsed else f"; did you mean --model-path {unknown[0]}?"
+            is_settled = "model_path" in parsed or "--model-path" not in self._option_string_actions
+            hint = "" if is_settled else f"; did you mean --model-path {unknown[0]}?"
             raise UsageError(f"{unknown[0]} belongs to no flag{hint}; {SEE}")
         return parsed
 

@@ -1,1 +1,1 @@
-"""Benchmarks of the engine itself, without HTTP: `python -m minisgl.bench offline` and `… latency`."""
+"""Benchmarks: of the engine without HTTP (`python -m minisgl.bench offline`, `… latency`), of a server (`… serve`)."""

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"{command} is no benchmark; use one of {', '.join(options.OPTIONS)}")
         args, own = options.read(command, rest)
         target = _writable(own.json) if own.json else None
-        report = benchmark(command)(args, own)
+        report = benchmark(command, args)(own)
         if target is not None:
             target.write_text(json.dumps(report.content(words), indent=2) + "\n")
     except KeyboardInterrupt:
@@ -44,16 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_CHILD_DIED
         return EXIT_USAGE if getattr(error, "reason", None) is Reason.INVALID_ARGUMENTS else EXIT_START_FAILED
     sys.stdout.write(report.table())
-    return 0
+    return report.exit_code
 
 
-def benchmark(command: str) -> Callable[[LaunchArgs, argparse.Namespace], Report]:
-    """The function behind a command."""
+def benchmark(command: str, args: LaunchArgs | None) -> Callable[[argparse.Namespace], Report]:
+    """The function behind a command; it takes the benchmark's own options."""
+    if args is None:
+        from minisgl.bench.serve import measure as measure_server
+
+        return measure_server
     if command == "offline":
         from minisgl.bench.offline import measure
     else:
         from minisgl.bench.latency import measure
-    return measure
+    return partial(measure, args)
 
 
 def _writable(name: str) -> Path:

@@ -25,11 +25,12 @@ class Report:
 
     benchmark: str
     model_path: str
-    engine: EngineFacts
+    engine: EngineFacts | None  # None: a server that somebody else started
     workload: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
     notes: Sequence[str]  # sentences under the table
     more: Mapping[str, Any]
+    exit_code: int = 0
 
     def content(self, words: Sequence[str]) -> dict[str, Any]:
         """What the JSON file holds; `words` are the command line's."""
@@ -37,10 +38,10 @@ class Report:
             "benchmark": self.benchmark,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": shlex.join(["python", "-m", "minisgl.bench", *words]),
-            "machine": machine(self.engine.device),
+            "machine": machine(self.engine.device if self.engine else "cpu"),
             "versions": versions(),
             "model": self.model_path,
-            "engine": self.engine.model_dump(mode="json"),
+            **({"engine": self.engine.model_dump(mode="json")} if self.engine else {}),
             "workload": dict(self.workload),
             "rows": [dict(row) for row in self.rows],
             **self.more,

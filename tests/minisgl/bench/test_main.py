@@ -77,7 +77,7 @@ def test_latency_gives_percentiles_for_each_batch_size(model: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["ofline"], "ofline is no benchmark; use one of offline, latency"),
+        (["ofline"], "ofline is no benchmark; use one of offline, latency, serve"),
         (["offline"], "--model-path is missing"),
         (["offline", "--model-path=x", "--num-promts=3"], "did you mean --num-prompts?"),
         (["offline", "--model-path=x", "--rounds=0"], "'0' is no whole number of at least 1"),
