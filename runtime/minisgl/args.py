@@ -230,6 +230,14 @@ class LaunchArgs(BaseModel):
             unit="SECONDS",
         ),
     ] = 60
+    tool_call_parser: Annotated[
+        Literal["auto", "hermes", "qwen25", "llama3", "pythonic", "none"],
+        flag("Server", "How the model writes tool calls. auto: as its chat template tells; none: tools are refused."),
+    ] = "auto"
+    reasoning_parser: Annotated[
+        Literal["auto", "qwen3", "deepseek-r1", "none"],
+        flag("Server", "How the model writes reasoning. auto: as its chat template tells; none: it stays content."),
+    ] = "auto"
     metrics_compat: Annotated[
         Literal["vllm", "none"],
         flag(

@@ -73,11 +73,19 @@ class Phase(msgspec.Struct, frozen=True, tag=True):
     total: int | None = None
 
 
+class Dialect(msgspec.Struct, frozen=True):
+    """How a model answers, by its chat template. None: without such a thing, or in a way that we do not read."""
+
+    tools: Literal["hermes", "llama3", "pythonic"] | None = None
+    reasoning: Literal["qwen3", "deepseek-r1"] | None = None
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The child can work. Scheduler rank 0 adds what the engine decided, a tokenizer how many ids it knows."""
+    """The child can work. Scheduler rank 0 adds what the engine decided, a tokenizer what it knows of the model."""
 
     facts: dict[str, Any] | None = None
     vocabulary_size: int | None = None
+    dialect: Dialect | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -111,6 +119,7 @@ class Open(msgspec.Struct, frozen=True, tag=True):
     facts: dict[str, Any]
     vocabulary_size: int
     startup_seconds: dict[str, float]
+    dialect: Dialect = Dialect()
 
 
 class Drain(msgspec.Struct, frozen=True, tag=True):
@@ -173,10 +182,12 @@ class Supervisor:
         self.beat()
         self._say(Phase(name, done, total))
 
-    def ready(self, facts: EngineFacts | None = None, vocabulary_size: int | None = None) -> None:
+    def ready(
+        self, facts: EngineFacts | None = None, vocabulary_size: int | None = None, dialect: Dialect | None = None
+    ) -> None:
         """Report that this child can work. From now on it must beat at least every few seconds, also when idle."""
         self.beat()
-        self._say(Ready(facts.model_dump(mode="json") if facts else None, vocabulary_size))
+        self._say(Ready(facts.model_dump(mode="json") if facts else None, vocabulary_size, dialect))
 
     def fail(self, reason: Reason, message: str) -> NoReturn:
         """End this process with one clear line that the supervisor passes on."""

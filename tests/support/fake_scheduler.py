@@ -1,5 +1,7 @@
 """A scheduler process without a model: it answers each prompt with the prompt itself, over and over.
 
+What stands between `SAY` and `STOP` in a prompt is said once instead, and then the answer ends.
+
 Speaks the real sockets and messages. A request's seed may ask for a fault of its own: 666 fails it, 670 never gets a
 first token. `support.faults` names what the whole process can be asked for.
 """
@@ -19,9 +21,10 @@ from minisgl.process import Supervisor, run_child
 from minisgl.sockets import Inbox, Outbox
 from minisgl.termination import Reason
 from support import faults
-from support.words import CONTEXT
+from support.words import CONTEXT, EOS
 
 FAILS, STAYS = 666, 670  # seeds
+SAY, STOP = 2, 3  # token ids, and bytes: ASCII's start and end of a text
 
 
 class Running:
@@ -30,6 +33,10 @@ class Running:
     def __init__(self, request: Generate) -> None:
         self.request = request
         self.ids = np.frombuffer(request.ids, "<i4")
+        self.ends = False  # after its ids, by itself
+        if SAY in self.ids and STOP in self.ids:
+            first, last = list(self.ids).index(SAY) + 1, list(self.ids).index(STOP)
+            self.ids, self.ends = np.append(self.ids[first:last], EOS), True
         self.num_tokens = 0
 
 
@@ -90,6 +97,7 @@ def one_step(requests: dict[int, Running], aborted: list[int], limit: int) -> tu
         finish = Finish.LENGTH if running.num_tokens == sampling.max_tokens else Finish.RUNNING
         may_end = running.num_tokens > sampling.min_tokens
         finish = Finish.STOP if may_end and token in sampling.stop_token_ids else finish
+        finish = Finish.STOP if running.ends and running.num_tokens == len(running.ids) else finish
         rows.append((uid, token, finish))
         if sampling.logprobs is not None:
             logprobs[uid] = (report(token, sampling.logprobs),)

@@ -16,7 +16,14 @@ TEMPLATE = """\
 {%- for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}
 {%- endif %}
 {{- message.role }}: {{ message.content }}<|end|>
-{%- endfor %}assistant: """
+{%- endfor %}
+{%- if tools %}tools: {{ tools | tojson }}<|end|>{% endif -%}
+assistant: {% if enable_thinking %}<think>
+{% elif enable_thinking is false %}<think>
+
+</think>
+
+{% endif %}"""
 
 
 def byte_tokenizer() -> Tokenizer:

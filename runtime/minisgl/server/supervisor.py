@@ -17,7 +17,7 @@ from pathlib import Path
 
 from minisgl.args import LaunchArgs
 from minisgl.errors import BackendDied, StartError
-from minisgl.process import STACKS, Break, ChildConfig, Drain, Heartbeats, Open, Phase, Role
+from minisgl.process import STACKS, Break, ChildConfig, Dialect, Drain, Heartbeats, Open, Phase, Role
 from minisgl.server.child import MODULES, Child
 from minisgl.server.progress import StartLog
 from minisgl.server.signals import Wakeups, reap_orphans
@@ -122,7 +122,8 @@ class Tree:
             size = max(answer.vocabulary_size or 0 for answer in answers)
             if facts is None:
                 raise BackendDied("no scheduler reported what the engine decided; scheduler-0 must, with ready(facts)")
-            self._front.order(Open(facts, size, dict(self._log.ends)))
+            dialect = next((answer.dialect for answer in answers if answer.dialect), Dialect())
+            self._front.order(Open(facts, size, dict(self._log.ends), dialect))
         if not self._running and self._front.ready:
             self._running = True
             self._on_ready(self._log.ends)

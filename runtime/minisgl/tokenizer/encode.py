@@ -12,7 +12,9 @@ from tokenizers import Tokenizer
 from minisgl.errors import StartError
 from minisgl.messages import Detokenize, Detokenized, Tokenize, Tokenized
 from minisgl.termination import Reason
+from minisgl.tokenizer.dialect import dialect_of
 from minisgl.tokenizer.files import load_config, load_template, special_tokens
+from minisgl.tokenizer.reasoning import prompt_thinks
 from minisgl.tokenizer.template import ChatTemplate
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ class Encoder:
         self._bos: int | None = tokenizer.token_to_id(special["bos_token"]) if "bos_token" in special else None
         self.vocabulary_size = max(tokenizer.get_vocab().values(), default=-1) + 1
         source = load_template(folder, config)
+        self.dialect = dialect_of(source)
         try:
             self._template = ChatTemplate(source, special) if source is not None else None
         except jinja2.TemplateError as error:
@@ -50,20 +53,24 @@ class Encoder:
     def encode(self, request: Tokenize) -> Tokenized:
         """Ids, or the sentence that says why there are none; never raises."""
         try:
-            ids = self._ids(request)
+            text = self._text(request)
+            ids = self._ids(request, text)
+            thinks = None if request.messages is None else prompt_thinks(text)
             pieces = tuple(self._tokenizer.id_to_token(token) or "" for token in ids) if request.with_pieces else ()
-            return Tokenized(request.uid, np.asarray(ids, dtype="<i4").tobytes(), pieces=pieces)
+            return Tokenized(request.uid, np.asarray(ids, dtype="<i4").tobytes(), pieces=pieces, thinks=thinks)
         except Refused as refusal:
             return Tokenized(request.uid, error=str(refusal))
         except Exception:  # whatever one request does to the tokenizer, it is that request's end only
             logger.exception("tokenizing failed uid=%d", request.uid)
             return Tokenized(request.uid, error="The prompt could not be tokenized.")
 
-    def _ids(self, request: Tokenize) -> list[int]:
+    def _text(self, request: Tokenize) -> str:
+        return self._render(request) if request.messages is not None else request.text or ""
+
+    def _ids(self, request: Tokenize, text: str) -> list[int]:
         if request.messages is not None:
             # A template writes its own special tokens; adding them again would double the BOS.
-            return self._tokenizer.encode(self._render(request), add_special_tokens=False).ids
-        text = request.text or ""
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
         ids = self._tokenizer.encode(text, add_special_tokens=request.add_special_tokens).ids
         if self._bos is not None and ids[:2] == [self._bos, self._bos]:  # the prompt brought a BOS of its own
             return ids[1:]

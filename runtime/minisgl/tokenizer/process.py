@@ -75,7 +75,7 @@ def encode_loop(supervisor: Supervisor, encoder: Encoder, index: int, beside: De
     ipc = Path(supervisor.config.ipc)
     inbox: Inbox[TO_TOKENIZER] = Inbox(ipc, f"tokenizer-{index}", TO_TOKENIZER, supervisor.count_dropped)
     outbox = Outbox(ipc, "frontend")
-    supervisor.ready(vocabulary_size=encoder.vocabulary_size)
+    supervisor.ready(vocabulary_size=encoder.vocabulary_size, dialect=encoder.dialect)
     while True:
         request = inbox.get(TURN_SECONDS)
         if request is not None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import jinja2
+import msgspec
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -61,11 +62,49 @@ class ChatTemplate:
         environment.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now}
         self._template = environment.from_string(source)
         self._special_tokens = special_tokens
+        self._takes_objects = self._wants_objects()
 
     def render(self, messages: list[dict[str, Any]], template_args: dict[str, Any]) -> str:
+        """`messages` have the arguments of tool calls as JSON texts, as OpenAI; the template gets what it can write."""
+        return self._render(with_objects(messages) if self._takes_objects else messages, template_args)
+
+    def _wants_objects(self) -> bool:
+        """Most templates write a call's arguments with `tojson`, some put them behind a text: try it out."""
+        call = {"type": "function", "id": "call00000", "function": {"name": "f", "arguments": {"probe": 1}}}
+        asked: list[dict[str, Any]] = [
+            {"role": "user", "content": "?"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "call00000", "name": "f", "content": "!"},
+        ]
+        try:
+            return "{'probe'" not in self._render(asked, {})
+        except TypeError:  # a text plus an object
+            return False
+        except Exception:  # it wants other messages: that tells nothing
+            return True
+
+    def _render(self, messages: list[dict[str, Any]], template_args: dict[str, Any]) -> str:
         with time_limit(TIME_LIMIT_SECONDS):
             defaults = {"tools": None, "documents": None, "add_generation_prompt": True}
             return self._template.render({**defaults, **template_args, **self._special_tokens, "messages": messages})
+
+
+def with_objects(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same messages with the arguments of tool calls as objects; what is no JSON object stays a text."""
+    return [
+        {**message, "tool_calls": [_with_object(call) for call in message["tool_calls"]]}
+        if message.get("tool_calls")
+        else message
+        for message in messages
+    ]
+
+
+def _with_object(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    try:
+        return {**call, "function": {**function, "arguments": msgspec.json.decode(function["arguments"], type=dict)}}
+    except (msgspec.DecodeError, RecursionError):
+        return call
 
 
 @contextmanager

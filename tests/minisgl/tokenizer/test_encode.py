@@ -162,3 +162,12 @@ def test_special_tokens_are_read_in_both_spellings() -> None:
 
 def test_no_configuration_is_an_empty_one(tmp_path: Path) -> None:
     assert load_config(tmp_path) == {}
+
+
+def test_it_is_told_whether_a_prompt_thinks(encoder: Encoder) -> None:
+    def thinks(**switches: bool) -> bool | None:
+        request = Tokenize(1, messages=[{"role": "user", "content": "hi"}], template_args=dict(switches))
+        return encoder.encode(request).thinks
+
+    assert (thinks(), thinks(enable_thinking=True), thinks(enable_thinking=False)) == (None, True, False)
+    assert encoder.encode(Tokenize(1, text="<think>")).thinks is None, "only a template tells it"
