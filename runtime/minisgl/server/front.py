@@ -25,6 +25,8 @@ class Front:
         self.context_length = 0
         self.vocabulary_size = 0
         self.page_size = 0
+        self.tool_parser: str | None = None
+        self.reasoning_parser: str | None = None
         self.is_accepting = True  # false after the drain delay
         self.failure: str | None = None
 
@@ -35,6 +37,8 @@ class Front:
         self.context_length = min(facts.context_length, facts.kv_cache.tokens)
         # A tokenizer may know words that were added after the model was trained, and have no row in its weights.
         self.vocabulary_size = min(order.vocabulary_size, facts.vocabulary_size or order.vocabulary_size)
+        self.tool_parser = chosen(self.args.tool_call_parser, order.dialect.tools)
+        self.reasoning_parser = chosen(self.args.reasoning_parser, order.dialect.reasoning)
         cache = facts.kv_cache
         self.page_size = cache.page_size
         self.metrics.gauge("minisgl_kv_cache_info", str(cache.page_size), str(cache.pages)).set(1)
@@ -80,7 +84,7 @@ class Front:
                 param=param,
             )
 
-    def check_choices(self, num_prompts: int, n: int) -> None:
+    def check_choices(self, num_prompts: int, n: int, param: str) -> None:
         """More than the table can ever hold could only be told to try again for ever."""
         limit = min(MOST_CHOICES, self.table.limit)
         if num_prompts * n > limit:
@@ -88,7 +92,7 @@ class Front:
                 f"{num_prompts} prompts with n={n} make {num_prompts * n} choices, and {limit} is the limit of one "
                 "request; send several",
                 code="invalid_value",
-                param="n" if n > 1 else "prompt",
+                param="n" if n > 1 else param,
             )
 
     def answer_len(self, prompt_len: int, wanted: int | None, default: int | None, param: str) -> int:
@@ -98,7 +102,7 @@ class Front:
             raise RequestError("The prompt has no tokens; send some text.", code="invalid_prompt", param=param)
         if wanted is None:
             wanted = max(1, limit - prompt_len) if default is None else default
-        if prompt_len + wanted > limit:
+        if prompt_len + max(1, wanted) > limit:  # without an answer, a token is computed all the same
             raise RequestError(
                 f"This model's maximum context length is {limit} tokens. However, you requested "
                 f"{prompt_len + wanted} tokens ({prompt_len} in the {param}, {wanted} in the completion). "
@@ -107,3 +111,8 @@ class Front:
                 param=param,
             )
         return wanted
+
+
+def chosen(asked: str, told: str | None) -> str | None:
+    """A parser's name: what the launch arguments say, or what the model's template tells."""
+    return told if asked == "auto" else None if asked == "none" else asked

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from minisgl.errors import RequestError
 from minisgl.messages import DecodeParams, SamplingParams
 from minisgl.server import faults
+from minisgl.server.tools import MOST_TOOLS, Tool, ToolCall, ToolChoice, check_tools
 
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
 MOST_STOPS = 16
@@ -28,14 +30,15 @@ StopString = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
 BiasedId = Annotated[int, Field(ge=0, le=INT32_MAX, strict=False)]  # JSON's keys are texts
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+LONGEST_NOTE, MOST_NOTES = 512, 16  # as OpenAI
+NoteKey = Annotated[str, Field(max_length=64)]
+Note = Annotated[str, Field(max_length=LONGEST_NOTE)]
 
 # Field -> the values that mean "not used". None is always one of them.
 NOT_SERVED: dict[str, tuple[Any, ...]] = {
-    "prompt_logprobs": (),
     "suffix": ("",),
     "response_format": ({"type": "text"},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
@@ -56,13 +59,32 @@ class Body(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
 
 
+class Named(Body):
+    """The client's own name for a request, for its answer's id, X-Request-Id and /abort_request: two spellings."""
+
+    rid: RequestId | None = None
+    request_id: RequestId | None = None
+
+    @model_validator(mode="after")
+    def has_one_name(self) -> Self:
+        if self.rid and self.request_id and self.rid != self.request_id:
+            message = f"rid {self.rid!r} and request_id {self.request_id!r} name one thing; send one of them"
+            raise RequestError(message, code="invalid_value", param="rid")
+        return self
+
+    @property
+    def name(self) -> str | None:
+        return self.request_id or self.rid
+
+
 class StreamOptions(Body):
-    """`include_usage`: one more chunk with the token counts."""
+    """`include_usage`: one more chunk with the token counts; `continuous_usage_stats`: in every chunk those so far."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
 
 
-class Sampling(Body):
+class Sampling(Named):
     """What both endpoints share."""
 
     model: str | None = None
@@ -90,6 +112,10 @@ class Sampling(Body):
     include_stop_str_in_output: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    prompt_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None  # vLLM's
+    return_token_ids: bool | None = None  # vLLM's
+    user: Annotated[str, Field(max_length=LONGEST_NOTE)] | None = None  # accepted, and kept nowhere
+    metadata: Annotated[dict[NoteKey, Note], Field(max_length=MOST_NOTES)] | None = None  # the same
 
     @property
     def token_limit(self) -> int | None:
@@ -110,9 +136,21 @@ class Sampling(Body):
             )
         return self
 
+    @model_validator(mode="after")
+    def tells_prompts_whole(self) -> Self:
+        if self.prompt_logprobs is not None and self.stream:
+            message = "prompt_logprobs is not served in a stream; send stream: false, or echo with logprobs"
+            raise RequestError(message, code="unsupported_parameter", param="prompt_logprobs")
+        return self
+
     @property
     def num_choices(self) -> int:
         return self.n or 1
+
+    @property
+    def num_prompt_logprobs(self) -> int | None:
+        """None: no logprobs of the prompt; else of how many of the likeliest tokens beside its own."""
+        return self.prompt_logprobs
 
     def sampling(self, max_tokens: int, nth: int = 0) -> SamplingParams:
         """For the `nth` choice: with a seed, each has its own, and the first is the answer to n=1."""
@@ -135,6 +173,7 @@ class Sampling(Body):
             logit_bias=dict(self.logit_bias or {}),
             logprobs=self.num_logprobs,
             min_tokens=self.min_tokens or 0,
+            prompt_logprobs=None if nth else self.num_prompt_logprobs,  # once for all choices of a prompt
         )
 
     def decode(self) -> DecodeParams:
@@ -144,6 +183,7 @@ class Sampling(Body):
             skip_special_tokens=self.skip_special_tokens is not False,
             include_stop=bool(self.include_stop_str_in_output),
             min_tokens=self.min_tokens or 0,
+            with_ids=bool(self.return_token_ids),
         )
 
 
@@ -162,19 +202,27 @@ class TextPart(Body):
 
 
 class ChatMessage(Body):
-    """One turn. What a template may also read (`name`, `tool_calls`, …) is passed on untouched."""
+    """One turn. What a template may also read (`name`, `tool_call_id`, …) is passed on untouched."""
 
     model_config = ConfigDict(extra="allow")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
+    tool_calls: list[ToolCall] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None  # a newer name of it, which templates do not know
 
     def for_template(self) -> dict[str, Any]:
         """As templates expect it: one text; `developer` is the newer name of `system`, which no template knows."""
         content = self.content
         text = content if isinstance(content, str) else "".join(part.text or "" for part in content or ())
-        role = "system" if self.role == "developer" else self.role
-        return {**(self.model_extra or {}), "role": role, "content": text}
+        more: dict[str, Any] = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+        if thought := self.reasoning_content or self.reasoning:
+            more["reasoning_content"] = thought
+        if self.tool_calls:  # some templates tell a call by a content that is none
+            calls = [call.model_dump(exclude_none=True) for call in self.tool_calls]
+            return {**more, "role": self.role, "content": None if content is None else text, "tool_calls": calls}
+        return {**more, "role": "system" if self.role == "developer" else self.role, "content": text}
 
 
 class ChatRequest(Sampling):
@@ -186,6 +234,16 @@ class ChatRequest(Sampling):
     chat_template_kwargs: dict[str, bool] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    separate_reasoning: bool | None = None  # false: reasoning stays in the content
+    include_reasoning: bool | None = None  # the same
+
+    @model_validator(mode="after")
+    def has_tools_that_go_together(self) -> Self:
+        check_tools(self.tools, self.tool_choice)
+        return self
 
     @model_validator(mode="after")
     def has_logprobs_to_rank(self) -> Self:
@@ -206,22 +264,24 @@ class CompletionRequest(Sampling):
     """POST /v1/completions. `prompt`: a text or token ids, or a list of either."""
 
     prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
+    max_tokens: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None  # 0: for the prompt's logprobs
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
-
-    @model_validator(mode="after")
-    def echoes_text_only(self) -> Self:
-        if self.echo and self.logprobs is not None:
-            raise RequestError(
-                "echo with logprobs is not served: there are none of the prompt; leave one of them out",
-                code="unsupported_parameter",
-                param="echo",
-            )
-        return self
 
     @property
     def num_logprobs(self) -> int | None:
         return self.logprobs
+
+    @property
+    def num_prompt_logprobs(self) -> int | None:
+        """An echo with logprobs tells those of the prompt too."""
+        asked = [count for count in (self.prompt_logprobs, self.logprobs if self.echo else None) if count is not None]
+        return max(asked, default=None)
+
+    def decode(self) -> DecodeParams:
+        """An echo with logprobs tells of every token, also of one that is no text: lm-eval counts them."""
+        tells_all = bool(self.echo) and self.logprobs is not None
+        return msgspec.structs.replace(super().decode(), tells_all=tells_all)
 
     @property
     def prompts(self) -> list[str | list[int]]:

@@ -5,7 +5,7 @@ No prompt is too long for them but the body's limit; nothing is computed by the 
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,11 +16,13 @@ from minisgl.errors import RequestError
 from minisgl.messages import Detokenize, Tokenize
 from minisgl.server import faults
 from minisgl.server.body import read_json
+from minisgl.server.door import rename
 from minisgl.server.front import Front
-from minisgl.server.openai import Body, ChatMessage, TokenId, read
+from minisgl.server.openai import ChatMessage, Named, TokenId, read
+from minisgl.server.tools import MOST_TOOLS, Tool, check_tools
 
 
-class TokenizeRequest(Body):
+class TokenizeRequest(Named):
     """A text, or a chat as the model's template writes it."""
 
     model: str | None = None
@@ -29,12 +31,14 @@ class TokenizeRequest(Body):
     add_special_tokens: bool | None = None  # of a text: yes, unless told otherwise; a template writes its own
     add_generation_prompt: bool | None = None
     chat_template_kwargs: dict[str, bool] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None  # of a chat
     return_token_strs: bool | None = None
 
     @model_validator(mode="after")
     def has_words(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
             raise RequestError("send either prompt or messages", code="invalid_value", param="prompt")
+        check_tools(self.tools, None)
         return self
 
     def message(self) -> Tokenize:
@@ -42,16 +46,19 @@ class TokenizeRequest(Body):
         if self.messages is None:
             add = self.add_special_tokens is not False
             return Tokenize(0, text=self.prompt, add_special_tokens=add, with_pieces=pieces)
-        prompted = {"add_generation_prompt": self.add_generation_prompt is not False}
+        args: dict[str, Any] = {"add_generation_prompt": self.add_generation_prompt is not False}
+        args |= self.chat_template_kwargs or {}
+        if self.tools:
+            args["tools"] = [tool.for_template() for tool in self.tools]
         return Tokenize(
             0,
             messages=[message.for_template() for message in self.messages],
-            template_args=prompted | (self.chat_template_kwargs or {}),
+            template_args=args,
             with_pieces=pieces,
         )
 
 
-class DetokenizeRequest(Body):
+class DetokenizeRequest(Named):
     """Token ids of the model."""
 
     model: str | None = None
@@ -62,6 +69,7 @@ async def tokenize(request: Request) -> Response:
     front: Front = request.app.state.front
     front.check_open()
     body = read(TokenizeRequest, await read_json(request, front.args.max_body_bytes))
+    rename(request.scope, body.name)
     front.check_model(body.model)
     with front.table.open() as ticket:
         words = await front.table.words(ticket, body.message())
@@ -75,6 +83,7 @@ async def detokenize(request: Request) -> Response:
     front: Front = request.app.state.front
     front.check_open()
     body = read(DetokenizeRequest, await read_json(request, front.args.max_body_bytes))
+    rename(request.scope, body.name)
     front.check_model(body.model)
     front.check_tokens(max(body.tokens, default=-1), "tokens")
     with front.table.open() as ticket:

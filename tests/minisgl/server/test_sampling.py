@@ -100,7 +100,6 @@ def test_an_error_does_not_repeat_a_long_key() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"tools": [{}]},
         {"response_format": {"type": "json"}},
     ],
     ids=str,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
-from minisgl.messages import DecodeParams, Finish, Opened, Stats, Step, Text, Texts
+from minisgl.messages import DecodeParams, Finish, Opened, Stats, Step, Text, Texts, Thinking
 from minisgl.tokenizer.decode import Decoder
 from minisgl.tokenizer.detokenizer import NO_TOKEN, UNREADABLE, Detokenizer
 from support.words import EOS, byte_tokenizer
@@ -212,3 +212,14 @@ def test_an_answer_whose_stop_was_told_is_not_told_again() -> None:
 def test_no_arrays_break_it(uids: bytes, tokens: bytes, finish: bytes) -> None:
     detokenizer = Detokenizer(Decoder(byte_tokenizer()))
     detokenizer.read(Step(uids, tokens, finish, opened(0, 1)))
+
+
+def test_reasoning_tokens_are_counted_one_by_one_whatever_is_shown() -> None:
+    for params, count in [
+        ({"thinking": Thinking.OPEN}, 11),
+        ({"thinking": Thinking.NONE}, 0),
+        ({"thinking": Thinking.OPEN, "stop": ("y",)}, 3),
+    ]:
+        reader = Reader(**params)
+        reader.write("why</think>so", Finish.LENGTH)
+        assert reader.texts[-1].reasoning_tokens == count
