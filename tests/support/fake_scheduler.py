@@ -16,7 +16,7 @@ import numpy as np
 
 from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts
-from minisgl.messages import TO_SCHEDULER, Abort, Finish, Generate, Logprobs, Opened, Stats, Step
+from minisgl.messages import TO_SCHEDULER, Abort, Finish, Generate, Logprobs, Opened, PromptLogprobs, Stats, Step
 from minisgl.process import Supervisor, run_child
 from minisgl.sockets import Inbox, Outbox
 from minisgl.termination import Reason
@@ -91,7 +91,11 @@ def one_step(requests: dict[int, Running], aborted: list[int], limit: int) -> tu
             del requests[uid]
             continue
         if running.num_tokens == 0:
-            opened.append(Opened(uid, 3, running.request.decode))
+            opened.append(Opened(uid, 3, running.request.decode, of_prompt(running.ids, sampling.prompt_logprobs)))
+        if sampling.max_tokens == 0:
+            rows.append((uid, -1, Finish.LENGTH))
+            del requests[uid]
+            continue
         token = int(running.ids[running.num_tokens % len(running.ids)])
         running.num_tokens += 1
         finish = Finish.LENGTH if running.num_tokens == sampling.max_tokens else Finish.RUNNING
@@ -112,6 +116,17 @@ def report(token: int, num_top: int) -> Logprobs:
     """The chosen token is twice as likely as the next one, and so on; its neighbours by number follow it."""
     likeliest = [((token + i) % 256, -math.log(2) * (i + 1)) for i in range(num_top)]
     return Logprobs(token, -math.log(2), tuple(likeliest))
+
+
+def of_prompt(ids: Any, num_top: int | None) -> PromptLogprobs | None:
+    """Each token of the prompt as `report` would tell it."""
+    if num_top is None:
+        return None
+    reports = [report(token, num_top) for token in ids[1:].tolist()]
+    tops = np.array([r.top for r in reports], "f8").reshape(len(reports), num_top, 2)
+    logprobs, ranks = np.array([r.logprob for r in reports], "<f4"), np.ones(len(reports), "<i4")
+    columns = logprobs, ranks, tops[:, :, 0].astype("<i4"), tops[:, :, 1].astype("<f4")
+    return PromptLogprobs(ids.tobytes(), *(column.tobytes() for column in columns))
 
 
 def facts(max_running_requests: int) -> EngineFacts:

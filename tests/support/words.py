@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from minisgl.tokenizer.decode import BYTE_OF
 
@@ -36,6 +36,18 @@ def byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def llama_tokenizer() -> Tokenizer:
+    """Metaspace with byte fallback, as Llama 2 and Mistral have it."""
+    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "▁a", "a", "b", "▁hello", "é"]
+    tokenizer = Tokenizer(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], 0, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens([AddedToken("<s>", special=True)])
+    return tokenizer
+
+
 def save_words(folder: Path) -> Path:
     byte_tokenizer().save(str(folder / "tokenizer.json"))
     config = {"eos_token": "<|end|>", "chat_template": TEMPLATE}
@@ -63,3 +75,14 @@ def save_dummy(folder: Path) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config))
     return save_words(folder)
+
+
+def stopped(text: str, stops: tuple[str, ...], include_stop: bool) -> tuple[str, str | None]:
+    """The oracle of stop strings, which sees the whole text: it ends at the first character that completes one; of
+    several, the longest counts."""
+    for end in range(1, len(text) + 1):
+        complete = [stop for stop in stops if text[:end].endswith(stop)]
+        if complete:
+            stop = max(complete, key=len)
+            return text[: end if include_stop else end - len(stop)], stop
+    return text, None

@@ -21,6 +21,7 @@ from minisgl.server import faults
 from minisgl.server.control import AbortRequest, abort_request, flush_cache, health_generate
 from minisgl.server.door import Door
 from minisgl.server.front import Front
+from minisgl.server.generate import GenerateRequest, generate
 from minisgl.server.generation import chat_completions, completions
 from minisgl.server.keys import Keys
 from minisgl.server.openai import Body, ChatRequest, CompletionRequest
@@ -28,7 +29,7 @@ from minisgl.server.page import page
 from minisgl.server.words import DetokenizeRequest, TokenizeRequest, detokenize, tokenize
 
 Endpoint = Callable[..., Awaitable[Response]]
-STATUSES = ("200", "400", "401", "404", "413", "415", "499", "500", "503")
+STATUSES = ("200", "400", "401", "404", "405", "408", "409", "413", "415", "499", "500", "503")
 
 
 class Auth(Enum):
@@ -106,7 +107,10 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     what = f"{request.method} {request.url.path[:200]}"
     message = f"{what}: {error.detail}; see /openapi.json for what is served."
-    return faults.answer(RequestError(message, status=error.status_code, code="not_found"))
+    code = "method_not_allowed" if error.status_code == 405 else "not_found"
+    answer = faults.answer(RequestError(message, status=error.status_code, code=code))
+    answer.headers.update(error.headers or {})  # which methods are allowed
+    return answer
 
 
 async def on_surprise(request: Request, error: Exception) -> Response:
@@ -181,6 +185,7 @@ async def description(request: Request) -> Response:
 ROUTES = (
     Route("POST", "/v1/chat/completions", chat_completions, Auth.KEY, ChatRequest),
     Route("POST", "/v1/completions", completions, Auth.KEY, CompletionRequest),
+    Route("POST", "/generate", generate, Auth.KEY, GenerateRequest),
     Route("POST", "/tokenize", tokenize, Auth.KEY, TokenizeRequest),
     Route("POST", "/detokenize", detokenize, Auth.KEY, DetokenizeRequest),
     Route("POST", "/abort_request", abort_request, Auth.KEY, AbortRequest),
@@ -190,6 +195,7 @@ ROUTES = (
     Route("GET", "/v1/models", models, Auth.KEY),
     Route("GET", "/v1/models/{name:path}", model, Auth.KEY, label="/v1/models/{id}"),
     Route("GET", "/server_info", server_info, Auth.KEY),
+    Route("GET", "/get_server_info", server_info, Auth.KEY),
     Route("GET", "/", page, Auth.OPEN),
     Route("GET", "/livez", livez, Auth.OPEN),
     Route("GET", "/readyz", readyz, Auth.OPEN),

@@ -18,7 +18,7 @@ Launch = Callable[[], None]
 
 
 class Choices:
-    """Tickets that were opened together. `lasts` has the last text of each that has ended."""
+    """Tickets that were opened together. `lasts` has the latest text of each."""
 
     def __init__(self, tickets: Sequence[Ticket]) -> None:
         self._bell = tickets[0].bell
@@ -43,5 +43,5 @@ class Choices:
                 launch()
             if text.finish:
                 del self._open[index]
-                self.lasts[index] = text
+            self.lasts[index] = text
         return found

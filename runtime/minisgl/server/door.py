@@ -26,14 +26,14 @@ class Door:
         if scope["type"] != "http":
             return
         status = CLIENT_GONE
-        scope[SCOPE_KEY] = name = _request_id(scope)
+        scope[SCOPE_KEY] = _request_id(scope)
 
         async def pass_on(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = name
+                headers["X-Request-Id"] = request_id(scope)
                 if self._front.health.state in ("draining", "failed"):
                     headers["Connection"] = "close"
             await send(message)
@@ -54,6 +54,12 @@ def request_id(scope: Scope) -> str:
     """The id of the request that came through the door: in its response's headers, its answer's id, and the log."""
     name: str = scope[SCOPE_KEY]
     return name
+
+
+def rename(scope: Scope, name: str | None) -> None:
+    """The body names the request: this counts more than its header."""
+    if name is not None:
+        scope[SCOPE_KEY] = name
 
 
 def _request_id(scope: Scope) -> str:

@@ -91,7 +91,13 @@ class Ticket:
     def take(self, text: Text) -> None:
         if self._text is not None:
             before = self._text
-            text = msgspec.structs.replace(text, text=before.text + text.text, tokens=before.tokens + text.tokens)
+            text = msgspec.structs.replace(
+                text,
+                text=before.text + text.text,
+                tokens=before.tokens + text.tokens,
+                ids=before.ids + text.ids,
+                prompt=before.prompt + text.prompt,
+            )
         self._text = text
         self.bell.ring()
 
@@ -153,8 +159,15 @@ class RequestTable:
             yield ticket
 
     @contextmanager
-    def open_many(self, count: int, request_id: str = "") -> Iterator[list[Ticket]]:
-        """Admit `count` requests of one client, or none of them."""
+    def open_many(self, count: int, request_id: str = "", *, is_unique: bool = False) -> Iterator[list[Ticket]]:
+        """Admit `count` requests of one client, or none of them. `is_unique`: no open one may have this name."""
+        if is_unique and any(ticket.request_id == request_id for ticket in self._tickets.values()):
+            raise RequestError(
+                f"A request {request_id!r} is open already; choose another name, or abort it first.",
+                status=409,
+                code="request_id_in_use",
+                param="request_id",
+            )
         if len(self._tickets) + count > self.limit:
             raise Overloaded(
                 f"{len(self._tickets)} requests are open or wait, and {self.limit} is the limit; try again later.",
@@ -286,6 +299,9 @@ class RequestTable:
             else:
                 metrics.between_tokens.observe((now - ticket.last_token_at) / new_tokens)
             ticket.num_tokens, ticket.last_token_at = text.num_tokens, now
+        elif text.finish is Finish.LENGTH and text.num_tokens == 0:  # no answer was asked for
+            metrics.prompt_tokens.inc(ticket.prompt_len)
+            metrics.cached_tokens.inc(text.cached_tokens)
         if text.finish:
             self._count_end(ticket, text.finish, now)
         return max(0, new_tokens)

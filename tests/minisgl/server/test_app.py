@@ -70,3 +70,27 @@ def test_the_description_names_the_fields_of_a_request(front_end: FrontEnd) -> N
     assert {route.path.replace(":path", "") for route in ROUTES} >= set(paths)
     body = paths["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert {"prompt", "logit_bias", "priority"} <= set(body["properties"])
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
+def test_another_method_is_told_which_is_allowed(front_end: FrontEnd, route: Route) -> None:
+    path = route.path.replace("{name:path}", "tiny")
+    for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - {route.method}:
+        answer = front_end.ask(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, route.method)
+        assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == ("method_not_allowed", None)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/v1", "/v2/models", "/docs/x", "/v1/completions/", "/%00", "/generate/../generatex"])
+def test_an_unknown_route_is_told(front_end: FrontEnd, method: str, path: str) -> None:
+    answer = front_end.ask(method, path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.body], ids=lambda route: route.path)
+@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"])
+def test_a_body_of_another_type_is_refused(front_end: FrontEnd, route: Route, kind: str) -> None:
+    answer = front_end.ask("POST", route.path, {}, **{"Content-Type": kind, "Authorization": f"Bearer {KEY}"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+    assert answer.headers["content-type"] == "application/json"

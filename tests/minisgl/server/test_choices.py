@@ -169,7 +169,6 @@ def test_choices_are_requests_of_one_prompt_with_seeds_in_a_row(tmp_path: Path) 
         ({"n": 2, "best_of": 3}, "unsupported_parameter", "best_of"),
         ({"best_of": 2}, "unsupported_parameter", "best_of"),
         ({"echo": 1}, "invalid_value", "echo"),
-        ({"echo": True, "logprobs": 0}, "unsupported_parameter", "echo"),
         ({"min_tokens": -1}, "invalid_value", "min_tokens"),
         ({"min_tokens": 9, "max_tokens": 8}, "invalid_value", "min_tokens"),
     ],

@@ -69,6 +69,27 @@ def test_all_choices_of_a_request_are_aborted_also_those_that_wait_for_the_first
     server.wait_for(lambda: server.metric("minisgl_requests_running") == 0, 10)
 
 
+@pytest.mark.parametrize("field", ["rid", "request_id"])
+def test_a_name_in_the_body_is_the_requests_while_it_is_open(server: Server, field: str) -> None:
+    mine = Asking(server, "header", **{field: "body-1"})
+    again = server.complete("abc", rid="body-1")
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "request_id_in_use")
+    assert server.post("/tokenize", prompt="a", rid="body-1").headers["x-request-id"] == "body-1"
+    assert server.post("/abort_request", **{field: "body-1"}).json() == {"aborted": 1}
+    answer = mine.answer()
+    assert (answer.headers["x-request-id"], answer.json()["id"]) == ("body-1", "cmpl-body-1")
+    assert server.complete("abc", rid="body-1", max_tokens=1).status_code == 200, "it has ended"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "é", "x" * 129, 7, "a\n"])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/generate", "/tokenize"])
+def test_a_name_is_short_and_plain(server: Server, path: str, name: Any) -> None:
+    messages = [{"role": "user", "content": "a"}]
+    body = {"text": "a"} if path == "/generate" else {"messages": messages} if "chat" in path else {"prompt": "a"}
+    answer = server.post(path, **body, rid=name)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "rid")
+
+
 @pytest.mark.parametrize("body", [{}, {"abort_all": False}, {"rid": ""}, {"rid": 7}], ids=str)
 def test_an_abort_of_nobody_is_told(server: Server, body: dict[str, Any]) -> None:
     answer = server.post("/abort_request", **body)

@@ -80,6 +80,22 @@ def test_a_completion_tells_columns(client: openai.OpenAI, count: int) -> None:
 
 
 @pytest.mark.cpu
+def test_a_chat_tells_its_prompt_as_vllm_does(server: Server) -> None:
+    answer = server.post("/v1/chat/completions", messages=USER, max_tokens=1, prompt_logprobs=2, return_token_ids=True)
+    first, *told = answer.json()["prompt_logprobs"]
+    ids = answer.json()["prompt_token_ids"]
+    assert first is None
+    assert len(ids) == len(told) + 1 == answer.json()["usage"]["prompt_tokens"]
+    for token, entries in zip(ids[1:], told, strict=True):
+        assert entries[str(token)] == {
+            "logprob": pytest.approx(HALF),
+            "rank": 1,
+            "decoded_token": "<|end|>" if token == 256 else text_of(bytes([token])),
+        }
+        assert len(entries) == 3 if token == 256 else 2
+
+
+@pytest.mark.cpu
 def test_nobody_gets_what_he_did_not_ask_for(client: openai.OpenAI) -> None:
     assert client.completions.create(model="tiny", prompt="a", max_tokens=1).choices[0].logprobs is None
     assert client.chat.completions.create(model="tiny", messages=USER, max_tokens=1).choices[0].logprobs is None

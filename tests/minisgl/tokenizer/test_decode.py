@@ -3,26 +3,12 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+from tokenizers import Tokenizer
 
 from minisgl.tokenizer.decode import ByteStream, Decoder, WindowStream
-from support.words import EOS, byte_tokenizer
+from support.words import EOS, byte_tokenizer, llama_tokenizer
 
 BYTES = byte_tokenizer()
-
-
-def llama_tokenizer() -> Tokenizer:
-    """Metaspace with byte fallback, as Llama 2 and Mistral have it."""
-    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "▁a", "a", "b", "▁hello", "é"]
-    tokenizer = Tokenizer(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], 0, byte_fallback=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    tokenizer.add_special_tokens([AddedToken("<s>", special=True)])
-    return tokenizer
-
-
 LLAMA = llama_tokenizer()
 
 

@@ -5,16 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisgl.tokenizer.stop import StopScanner
-
-
-def oracle(text: str, stops: tuple[str, ...], include_stop: bool) -> tuple[str, str | None]:
-    """Stop at the first character that completes a stop string; of several, the longest."""
-    for end in range(1, len(text) + 1):
-        complete = [stop for stop in stops if text[:end].endswith(stop)]
-        if complete:
-            stop = max(complete, key=len)
-            return text[: end if include_stop else end - len(stop)], stop
-    return text, None
+from support.words import stopped
 
 
 def scanned(pieces: list[str], stops: tuple[str, ...], include_stop: bool = False) -> tuple[list[str], str | None]:
@@ -36,7 +27,7 @@ def test_the_result_is_the_oracles_however_the_text_is_cut(
     pieces: list[str], stops: list[str], include_stop: bool
 ) -> None:
     shown, stop = scanned(pieces, tuple(stops), include_stop)
-    assert ("".join(shown), stop) == oracle("".join(pieces), tuple(stops), include_stop)
+    assert ("".join(shown), stop) == stopped("".join(pieces), tuple(stops), include_stop)
 
 
 @settings(max_examples=500, deadline=None)
