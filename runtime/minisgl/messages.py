@@ -68,6 +68,7 @@ class DecodeParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     min_tokens: int = 0  # stop strings are looked for in what comes after so many tokens
     tells_all: bool = False  # logprobs also of tokens that are no text: the end token, hidden special ones
     with_ids: bool = False  # the answer's token ids go with its text
+    shows_marks: bool = False  # the marks of reasoning and calls are text, also where they are special tokens
     thinking: Thinking = Thinking.NONE  # whose tokens are counted in `Text.reasoning_tokens`
 
 

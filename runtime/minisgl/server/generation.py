@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
@@ -142,7 +141,7 @@ class Generation(Response):
         choices = Choices(tickets)
         for index, (ticket, (ids, sampling)) in enumerate(zip(tickets, orders, strict=True)):
             how = (
-                msgspec.structs.replace(body.decode(), thinking=self._style.thinking),
+                self._style.decode(body.decode()),
                 body.priority or 0,
                 body.cache_salt or "",
             )

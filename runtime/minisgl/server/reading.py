@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minisgl.messages import Finish, Scored, Text, Thinking
+import msgspec
+
+from minisgl.messages import DecodeParams, Finish, Scored, Text
 from minisgl.server.answer.events import Arguments, CallStarted, Content, Event, Reasoning
 from minisgl.server.answer.reader import AnswerReader, Reading
 from minisgl.server.sse import event_of
@@ -22,9 +24,8 @@ class ReadingStyle(ChatStyle):
         self._reading = reading
         self._readers: dict[int, AnswerReader] = {}
 
-    @property
-    def thinking(self) -> Thinking:
-        return self._reading.thinking
+    def decode(self, params: DecodeParams) -> DecodeParams:
+        return msgspec.structs.replace(params, thinking=self._reading.thinking, shows_marks=True)
 
     def take_prompt(self, thinks: bool | None) -> None:
         self._reading = self._reading.after(thinks)

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from minisgl.messages import Finish, PromptToken, Scored, Text, Thinking
+from minisgl.messages import DecodeParams, Finish, PromptToken, Scored, Text
 from minisgl.server.logprobs import chat_logprobs, completion_logprobs, echoed_logprobs
 from minisgl.server.sse import event_of
 
@@ -37,10 +37,9 @@ class Style:
         self._ids: dict[int, list[int]] = {}  # index -> tokens that have not been told yet, with `with_ids`
         self._used: dict[str, Any] | None = None  # the counts so far, if every chunk tells them
 
-    @property
-    def thinking(self) -> Thinking:
-        """Whether reasoning is looked for, and counted."""
-        return Thinking.NONE
+    def decode(self, params: DecodeParams) -> DecodeParams:
+        """What the detokenizer must know to write answers so."""
+        return params
 
     def take_prompt(self, thinks: bool | None) -> None:
         """What the rendered prompt tells of reasoning, see `Tokenized.thinks`."""

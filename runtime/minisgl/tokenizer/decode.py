@@ -17,6 +17,8 @@ from tokenizers import Tokenizer
 REPLACEMENT = "\ufffd"
 BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")  # byte fallback: a byte that no other token holds
 
+MARKS = frozenset({"<think>", "</think>", "<tool_call>", "</tool_call>"})  # special in some tokenizers
+
 
 class TextStream(Protocol):
     """One answer's text, growing."""
@@ -35,18 +37,22 @@ class Decoder:
         self._tokenizer = tokenizer
         description = json.loads(tokenizer.to_str())
         self._is_byte_level = (description["decoder"] or {}).get("type") == "ByteLevel"
-        self._special = {token["id"] for token in description["added_tokens"] if token["special"]}
+        special = {token["id"]: token["content"] for token in description["added_tokens"] if token["special"]}
+        self._special = set(special)
+        self._special_but_marks = {token for token, name in special.items() if name not in MARKS}
         self._bytes: dict[int, bytes] = {}  # token id -> its bytes, filled as tokens appear
 
-    def open(self, skip_special_tokens: bool) -> TextStream:
-        hidden = self.hidden(skip_special_tokens)
+    def open(self, skip_special_tokens: bool, shows_marks: bool = False) -> TextStream:
+        hidden = self.hidden(skip_special_tokens, shows_marks)
         if self._is_byte_level:
             return ByteStream(self.spell, self._bytes, hidden)
         return WindowStream(self._tokenizer, hidden)
 
-    def hidden(self, skip_special_tokens: bool) -> set[int]:
+    def hidden(self, skip_special_tokens: bool, shows_marks: bool = False) -> set[int]:
         """The tokens that are no text."""
-        return self._special if skip_special_tokens else set()
+        if not skip_special_tokens:
+            return set()
+        return self._special_but_marks if shows_marks else self._special
 
     def spell(self, token: int) -> bytes:
         """What the token stands for in the middle of a text; a special token's name."""

@@ -119,9 +119,9 @@ class Detokenizer:
     def _open(self, opened: Opened) -> None:
         params, skip = opened.decode, opened.decode.skip_special_tokens
         self._answers[opened.uid] = Answer(
-            self._decoder.open(skip),
+            self._decoder.open(skip, params.shows_marks),
             StopScanner(params.stop, params.include_stop),
-            Scores(self._decoder, skip and not params.tells_all),
+            Scores(self._decoder, skip and not params.tells_all, params.shows_marks),
             params.include_stop,
             params.min_tokens,
             params.tells_all,

@@ -20,8 +20,8 @@ from minisgl.tokenizer.decode import Decoder
 class Scores:
     """The tokens of one answer whose text is not shown yet."""
 
-    def __init__(self, decoder: Decoder, skip_special_tokens: bool) -> None:
-        self._spell, self._hidden = decoder.spell, decoder.hidden(skip_special_tokens)
+    def __init__(self, decoder: Decoder, skip_special_tokens: bool, shows_marks: bool = False) -> None:
+        self._spell, self._hidden = decoder.spell, decoder.hidden(skip_special_tokens, shows_marks)
         self._waiting: list[Scored] = []
         self._made = self._shown = 0  # characters: that the tokens have made, that were shown
 

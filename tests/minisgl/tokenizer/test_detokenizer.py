@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import AddedToken, Tokenizer, decoders, models
 
 from minisgl.messages import DecodeParams, Finish, Opened, Stats, Step, Text, Texts, Thinking
 from minisgl.tokenizer.decode import Decoder
@@ -223,3 +223,16 @@ def test_reasoning_tokens_are_counted_one_by_one_whatever_is_shown() -> None:
         reader = Reader(**params)
         reader.write("why</think>so", Finish.LENGTH)
         assert reader.texts[-1].reasoning_tokens == count
+
+
+def test_marks_that_are_special_tokens_are_text_for_whom_reads_them() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens([AddedToken("<think>", special=True)])
+    mark = tokenizer.token_to_id("<think>")
+    for shows_marks, text in [(True, "a<think>"), (False, "a")]:
+        detokenizer = Detokenizer(Decoder(tokenizer))
+        opened = (Opened(1, 0, DecodeParams(shows_marks=shows_marks)),)
+        rows = (1, ord("a"), Finish.RUNNING), (1, EOS, Finish.RUNNING), (1, mark, Finish.LENGTH)
+        texts = detokenizer.read(step(*rows, opened=opened))
+        assert texts is not None
+        assert "".join(item.text for item in texts.items) == text
