@@ -58,4 +58,6 @@ class ServerInfo(Facts):
     model_path: str = Field(description="Folder or repository id of the model.")
     launch_args: dict[str, Any] = Field(default={}, description="Resolved launch arguments, defaults filled in.")
     engine: EngineFacts = Field(description="What the engine decided at start.")
+    tool_call_parser: str | None = Field(default=None, description="Format of tool calls; null: tools are refused.")
+    reasoning_parser: str | None = Field(default=None, description="Format of reasoning; null: it stays content.")
     startup_seconds: dict[str, float] = Field(description="Seconds from process start to the end of each start phase.")

@@ -11,7 +11,7 @@ import numpy as np
 from minisgl.args import LaunchArgs
 from minisgl.messages import TO_SCHEDULER, Abort, Detokenize, Finish, Flush, Generate, Text, Texts, Tokenize, Tokenized
 from minisgl.metrics import Metrics
-from minisgl.process import Heartbeats, Open
+from minisgl.process import Dialect, Heartbeats, Open
 from minisgl.server.app import build_app
 from minisgl.server.front import Front
 from minisgl.server.health import Health
@@ -24,7 +24,7 @@ VOCABULARY = 258
 class FrontEnd:
     """`app` answers every prompt with one token; `generated` keeps what the scheduler would get, as it is decoded."""
 
-    def __init__(self, folder: Path, **args: Any) -> None:
+    def __init__(self, folder: Path, dialect: Dialect | None = None, **args: Any) -> None:
         self.generated: list[Generate] = []
         self.is_silent = False  # true: no generation is answered
         launch = LaunchArgs(model_path="org/name", served_model_name="tiny", **args)
@@ -32,7 +32,7 @@ class FrontEnd:
         self._table = RequestTable(4, metrics, self._tokenize, self._generate)
         front = Front(launch, Health(heartbeats, ("frontend",), 60), metrics, self._table, created=0)
         heartbeats.beat(0)
-        front.learn(Open(facts(4).model_dump(mode="json"), VOCABULARY, {}))
+        front.learn(Open(facts(4).model_dump(mode="json"), VOCABULARY, {}, dialect or Dialect()))
         front.health.state = "ready"
         self.app: Any = build_app(front)
 

@@ -48,6 +48,8 @@ class Front:
             model_path=self.args.model_path,
             launch_args=self.args.model_dump(mode="json", by_alias=True),
             engine=facts,
+            tool_call_parser=self.tool_parser,
+            reasoning_parser=self.reasoning_parser,
             startup_seconds=order.startup_seconds,
         )
 

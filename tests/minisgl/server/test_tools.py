@@ -10,6 +10,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionMessageFunctionToolCall
 
+from minisgl.process import Dialect
 from support.front import FrontEnd
 from support.server import Server, running
 from support.words import save_words
@@ -282,3 +283,19 @@ def test_no_schema_makes_the_server_fetch_anything(tmp_path: Path) -> None:
     schema = {"$schema": "http://127.0.0.1:9/schema", "$ref": "http://127.0.0.1:9/other"}
     answer = front.ask("POST", "/v1/chat/completions", {"messages": USER, "tools": [tool("f", **schema)]})
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        ({}, ("hermes", "qwen3")),
+        ({"tool_call_parser": "none", "reasoning_parser": "none"}, (None, None)),
+        ({"tool_call_parser": "llama3", "reasoning_parser": "deepseek-r1"}, ("llama3", "deepseek-r1")),
+    ],
+)
+def test_the_template_chooses_the_parsers_unless_the_flags_do(
+    tmp_path: Path, args: Any, told: tuple[str | None, str | None]
+) -> None:
+    front = FrontEnd(tmp_path, Dialect("hermes", "qwen3"), **args)
+    info = front.ask("GET", "/server_info").json()
+    assert (info["toolCallParser"], info["reasoningParser"]) == told
