@@ -18,6 +18,8 @@ import torch
 import triton
 import triton.language as tl
 
+from minisgl.kernels.chain import await_earlier, chain
+
 # Tokens per program. A few rows spread over the whole GPU; many rows have programs enough.
 FEW_ROWS, SMALL_CHUNK, LARGE_CHUNK = 8, 1024, 4096
 
@@ -80,10 +82,12 @@ def _best_of_chunk(
     tokens: tl.tensor,
     vocab: tl.constexpr,
     chunk: tl.constexpr,
+    chained: tl.constexpr,
 ) -> None:
     at, row, chunks = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     token = at * chunk + tl.arange(0, chunk)
     inside = token < vocab
+    await_earlier(chained)
     score = tl.load(logits + row.to(tl.int64) * stride + token, mask=inside, other=-float("inf")).to(tl.float32)
     score = tl.where(score == score, score, float("inf"))  # NaN as infinity: both win, and tell that the row failed
     heat = tl.load(temperature + row)
@@ -107,9 +111,11 @@ def _best_of_row(
     owners: tl.tensor,
     chunks: tl.constexpr,
     block: tl.constexpr,
+    chained: tl.constexpr,
 ) -> None:
     row, rows, at = tl.program_id(0), tl.num_programs(0), tl.arange(0, block)
     inside = at < chunks
+    await_earlier(chained)
     score = tl.load(bests + row * chunks + at, mask=inside, other=-float("inf"))
     best = tl.max(score, axis=0)
     token = tl.load(tokens + row * chunks + tl.min(tl.where(score == best, at, chunks), axis=0))
@@ -140,9 +146,14 @@ def draw(
     result = torch.empty(2, rows, dtype=torch.int32, device=logits.device)
     arguments = temperature, seeds, positions, bests, tokens
     _best_of_chunk[(chunks, rows)](
-        logits, logits.stride(0), *arguments, vocab=vocab, chunk=chunk, num_warps=4 if chunk == SMALL_CHUNK else 8
+        *(logits, logits.stride(0), *arguments),
+        vocab=vocab,
+        chunk=chunk,
+        num_warps=4 if chunk == SMALL_CHUNK else 8,
+        **chain(logits.device),
     )
-    _best_of_row[(rows,)](bests, tokens, result, last, owners, chunks, triton.next_power_of_2(chunks), num_warps=4)
+    block = triton.next_power_of_2(chunks)
+    _best_of_row[(rows,)](bests, tokens, result, last, owners, chunks, block, num_warps=4, **chain(logits.device))
     return result
 
 

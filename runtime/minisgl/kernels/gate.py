@@ -7,14 +7,17 @@ import triton
 import triton.language as tl
 from torch.nn import functional
 
+from minisgl.kernels.chain import await_earlier, chain
+
 BLOCK = 1024
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _gate(both: tl.tensor, out: tl.tensor, width: tl.constexpr, block: tl.constexpr) -> None:
+def _gate(both: tl.tensor, out: tl.tensor, width: tl.constexpr, block: tl.constexpr, chained: tl.constexpr) -> None:
     token = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     inside = at < width
+    await_earlier(chained)
     gate = tl.load(both + token * 2 * width + at, mask=inside, other=0).to(tl.float32)
     up = tl.load(both + token * 2 * width + width + at, mask=inside, other=0).to(tl.float32)
     # Rounded between the two, as the twin's and everybody's activations are.
@@ -29,7 +32,7 @@ def gate(both: torch.Tensor) -> torch.Tensor:
     """
     tokens, width = both.shape[0], both.shape[1] // 2
     out = both.new_empty(tokens, width)
-    _gate[(tokens, triton.cdiv(width, BLOCK))](both, out, width, BLOCK, num_warps=4)
+    _gate[(tokens, triton.cdiv(width, BLOCK))](both, out, width, BLOCK, num_warps=4, **chain(both.device))
     return out
 
 

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch.nn import functional
 
+from minisgl.kernels.chain import await_earlier, chain
+
 MOST_ROWS = 4
 
 # Outputs per program: the first line whose number of outputs is reached. Few outputs are spread over the whole GPU
@@ -32,6 +34,7 @@ def _gemv(
     block: tl.constexpr,
     turn: tl.constexpr,
     has_bias: tl.constexpr,
+    chained: tl.constexpr,
 ) -> None:
     out = tl.program_id(0) * block + tl.arange(0, block)
     is_out = out < outs
@@ -40,17 +43,22 @@ def _gemv(
     # One name per row: a kernel has no lists of tensors that outlive a loop.
     sum0 = tl.zeros((block, turn), tl.float32)
     sum1, sum2, sum3 = sum0, sum0, sum0
+    # The first turn's weights are on their way before the kernel that makes x has ended.
+    w = tl.load(lines + column[None, :], mask=is_out[:, None] & (column < ins)[None, :], other=0)
+    await_earlier(chained)
     for start in range(0, ins, turn):
         at = start + column
         is_in = at < ins
-        w = tl.load(lines + at[None, :], mask=is_out[:, None] & is_in[None, :], other=0).to(tl.float32)
-        sum0 += w * tl.load(x + at, mask=is_in, other=0).to(tl.float32)[None, :]
+        if start > 0:
+            w = tl.load(lines + at[None, :], mask=is_out[:, None] & is_in[None, :], other=0)
+        wide = w.to(tl.float32)
+        sum0 += wide * tl.load(x + at, mask=is_in, other=0).to(tl.float32)[None, :]
         if rows > 1:
-            sum1 += w * tl.load(x + ins + at, mask=is_in, other=0).to(tl.float32)[None, :]
+            sum1 += wide * tl.load(x + ins + at, mask=is_in, other=0).to(tl.float32)[None, :]
         if rows > 2:
-            sum2 += w * tl.load(x + 2 * ins + at, mask=is_in, other=0).to(tl.float32)[None, :]
+            sum2 += wide * tl.load(x + 2 * ins + at, mask=is_in, other=0).to(tl.float32)[None, :]
         if rows > 3:
-            sum3 += w * tl.load(x + 3 * ins + at, mask=is_in, other=0).to(tl.float32)[None, :]
+            sum3 += wide * tl.load(x + 3 * ins + at, mask=is_in, other=0).to(tl.float32)[None, :]
     add = tl.zeros((block,), tl.float32)
     if has_bias:
         add = tl.load(bias + out, mask=is_out, other=0).to(tl.float32)
@@ -71,7 +79,10 @@ def gemv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
     block, turn = blocks(rows, outs, ins)
     grid = (triton.cdiv(outs, block),)
     _gemv[grid](
-        x, weight, weight if bias is None else bias, y, outs, ins, rows, block, turn, bias is not None, num_warps=4
+        *(x, weight, weight if bias is None else bias, y),
+        *(outs, ins, rows, block, turn, bias is not None),
+        num_warps=4,
+        **chain(x.device),
     )
     return y
 

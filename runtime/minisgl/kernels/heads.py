@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 from torch.nn import functional
 
+from minisgl.kernels.chain import await_earlier, chain
+
 NUMBERS = 1024  # of a token's projection, per program: 16 for each thread of two warps
 
 
@@ -52,6 +54,7 @@ def _place_heads(
     dim: tl.constexpr,
     group: tl.constexpr,
     has_norm: tl.constexpr,
+    chained: tl.constexpr,
 ) -> None:
     kind: tl.constexpr = qkv.dtype.element_ty
     half: tl.constexpr = dim // 2
@@ -63,6 +66,7 @@ def _place_heads(
     is_v = (head >= heads + kv_heads) & (head < heads + 2 * kv_heads)
     source = qkv + token * ((heads + 2 * kv_heads) * dim) + head * dim + at
     inside = head < heads + 2 * kv_heads
+    await_earlier(chained)
     left, right = tl.load(source, mask=inside, other=0), tl.load(source + half, mask=inside, other=0)
 
     a, b = left.to(tl.float32), right.to(tl.float32)
@@ -125,6 +129,7 @@ def place_heads(
         group,
         norms is not None,
         num_warps=2,
+        **chain(qkv.device),
     )
     return q
 

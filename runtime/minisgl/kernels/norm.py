@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch.nn import functional
 
+from minisgl.kernels.chain import await_earlier, chain
+
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _add_norm(
@@ -17,17 +19,20 @@ def _add_norm(
     eps: tl.constexpr,
     size: tl.constexpr,
     block: tl.constexpr,
+    chained: tl.constexpr,
 ) -> None:
     at = tl.arange(0, block)
     inside = at < size
     here = tl.program_id(0).to(tl.int64) * size + at
+    gain = tl.load(weight + at, mask=inside, other=0).to(tl.float32)
+    await_earlier(chained)
     total = tl.load(x + here, mask=inside, other=0).to(tl.float32)
     total += tl.load(delta + here, mask=inside, other=0).to(tl.float32)
     kept = total.to(x.dtype.element_ty)  # normed as it is stored: in 16 bits
     tl.store(x + here, kept, mask=inside)
     wide = kept.to(tl.float32)
     scale = tl.rsqrt(tl.sum(wide * wide, axis=0) / size + eps)
-    normed = wide * scale * tl.load(weight + at, mask=inside, other=0).to(tl.float32)
+    normed = wide * scale * gain
     tl.store(out + here, normed.to(out.dtype.element_ty), mask=inside)
 
 
@@ -40,7 +45,8 @@ def add_norm(x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps: fl
     tokens, size = x.shape
     out = torch.empty_like(x)
     block = triton.next_power_of_2(size)
-    _add_norm[(tokens,)](x, delta, weight, out, eps, size, block, num_warps=max(1, min(16, block // 512)))
+    num_warps = max(1, min(16, block // 512))
+    _add_norm[(tokens,)](x, delta, weight, out, eps, size, block, num_warps=num_warps, **chain(x.device))
     return out
 
 
