@@ -1,7 +1,5 @@
 """Each backend's attention equals the plain torch one, over shapes, pages, cached prefixes and batches."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -70,21 +68,41 @@ def test_a_backend_equals_plain_torch(name: str, heads: int, kv_heads: int, dim:
         assert torch.equal(ours_cache, reference_cache)
 
 
-@pytest.mark.parametrize(("size", "real"), list(itertools.product([4, 256], [1, 3, 4])))
-def test_a_frozen_decode_equals_the_eager_one(size: int, real: int) -> None:
+FROZEN = {
+    "decode": ((4, 4), [(5, 1), (200, 1), (33, 1)]),
+    "padded decode": ((256, 256), [(5, 1), (200, 1), (33, 1), (16, 1)]),
+    "prefill": ((128, 8), [(0, 33), (0, 77)]),
+    "whole prefill": ((128, 8), [(0, 128)]),
+    "chunks": ((512, 8), [(64, 100), (17, 300)]),
+    "mixed": ((320, 256), [(5, 1), (200, 1), (0, 200)]),
+}
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(16, 8, 128), (14, 2, 64), (16, 4, 256)])
+def test_frozen_steps_equal_eager_ones(heads: int, kv_heads: int, dim: int) -> None:
     pool = KVPool(
-        num_layers=1, num_pages=256, page_size=16, num_kv_heads=8, head_dim=128, dtype=torch.bfloat16, device="cuda"
+        num_layers=1,
+        num_pages=256,
+        page_size=16,
+        num_kv_heads=kv_heads,
+        head_dim=dim,
+        dtype=torch.bfloat16,
+        device="cuda",
     )
     pool.k.normal_()
     pool.v.normal_()
-    eager = backends.build("fi", pool, 16)
-    frozen = eager.freeze(size, 40)
+    eager = backends.build("fi", pool, heads)
+    frozen = eager.freeze([shape for shape, _ in FROZEN.values()], 40)
     assert frozen is not None
-    starts = np.array([5, 200, 33, 16][:real], np.int32)
-    pages = np.random.default_rng(1).permutation(256)[: real * 40].astype(np.int32).reshape(real, -1)
-    q, k, v = (torch.randn(size, n, 128, dtype=torch.bfloat16, device="cuda") for n in (16, 8, 8))
-    counts = np.ones(real, np.int32)
-    eager.begin(starts, counts, pages)
-    expected = eager.attend(0, q[:real], k[:real], v[:real]).clone()
-    frozen.begin(starts, counts, pages)
-    assert relative_error(frozen.attend(0, q, k, v)[:real], expected) < 1e-2
+    for _ in range(2):  # each one's plan comes after another's, in memory that they share
+        for twin, (name, ((tokens, _), parts)) in zip(frozen, FROZEN.items(), strict=True):
+            starts, counts = (np.array(column, np.int32) for column in zip(*parts, strict=True))
+            pages = np.random.default_rng(1).permutation(256)[: len(parts) * 40].astype(np.int32).reshape(-1, 40)
+            q, k, v = (
+                torch.randn(tokens, n, dim, dtype=torch.bfloat16, device="cuda") for n in (heads, kv_heads, kv_heads)
+            )
+            real = int(counts.sum())
+            eager.begin(starts, counts, pages)
+            expected = eager.attend(0, q[:real], k[:real], v[:real]).clone()
+            twin.begin(starts, counts, pages)
+            assert relative_error(twin.attend(0, q, k, v)[:real], expected) < 1e-2, name

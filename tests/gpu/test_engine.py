@@ -51,21 +51,31 @@ def test_graphs_and_overlap_change_no_token(asked: dict[str, Any], folder: Path)
     assert captured.generate(PROMPTS, wanted) == plain
 
 
-def test_a_replayed_graph_gives_the_logits_of_the_eager_step_bit_for_bit(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("prompts", "least"),
+    [
+        (PROMPTS, 5),  # they end one after the other, so that the batch shrinks
+        ([[token] * 16 for token in range(8)], 6),  # a prefill of 128 tokens fills its graph
+    ],
+    ids=["decode", "prefill"],
+)
+def test_a_replayed_graph_gives_the_logits_of_the_eager_step_bit_for_bit(
+    prompts: list[list[int]], least: int, folder: Path
+) -> None:
     server = driver(folder, dtype="bfloat16", cuda_graph_max_bs=8)
-    for uid, prompt in enumerate(PROMPTS):  # they end one after the other, so that the batch shrinks
+    for uid, prompt in enumerate(prompts):
         server.scheduler.add(_ask(uid, prompt, 10 + 6 * uid))
-    checked = 0
+    checked = set()
     original = server.engine._logits
     graphs = server.engine.graphs
 
     def compared(batch: Any) -> torch.Tensor | None:
-        nonlocal checked
         before = server.engine.last.clone()
         captured = original(batch)
         if graphs is not None and graphs.find(batch) is not None and captured is not None:
             captured = captured.clone()
-            if len(batch.counts) in graphs.sizes:  # the same shapes, so the same kernels
+            shape = len(batch.tokens), len(batch.counts)
+            if shape in graphs.shapes:  # without padding: the same products, so the same kernels
                 # The graph has written its tokens already: the eager step begins where the graph did.
                 after = server.engine.last.clone()
                 server.engine.last.copy_(before)
@@ -75,13 +85,14 @@ def test_a_replayed_graph_gives_the_logits_of_the_eager_step_bit_for_bit(folder:
                 server.engine.last.copy_(after)
                 assert eager is not None
                 assert torch.equal(captured, eager)
-                checked += 1
+                checked.add((*shape, server.scheduler.stats().steps_total))
         return captured
 
     server.engine._logits = compared  # type: ignore[method-assign]
     while server.scheduler.has_work:
         server.step()
-    assert checked > 5
+    assert len(checked) > least
+    assert any(tokens > requests for tokens, requests, _ in checked) == (prompts is not PROMPTS)
 
 
 def test_float32_answers_are_those_of_transformers(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ The geometry is that of `engine.batch`: requests with one token first, tokens fl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -39,9 +40,8 @@ class AttentionBackend(ABC):
         """As `attend`, when the caller has stored k and v at `slots`; q is contiguous."""
         raise NotImplementedError
 
-    def freeze(self, size: int, most_pages: int) -> AttentionBackend | None:
-        """A twin for a CUDA graph: steps of up to `size` single tokens, each of at most `most_pages` pages.
-
-        None: this backend cannot be captured.
+    def freeze(self, shapes: Sequence[tuple[int, int]], most_pages: int) -> list[AttentionBackend] | None:
+        """Twins for CUDA graphs: steps of at most so many (tokens, requests), each request of at most `most_pages`
+        pages; where both numbers are equal, each request has one token. None: this backend cannot be captured.
         """
         return None

@@ -5,6 +5,7 @@ The package takes seconds to import and compiles kernels on first use: it is imp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from minisgl.attention import geometry
 from minisgl.attention.base import AttentionBackend
+from minisgl.attention.frozen import FrozenAttention, Layout, Room
 from minisgl.errors import StartError
 from minisgl.kvcache.pool import KVPool
 from minisgl.termination import Reason
@@ -66,11 +68,16 @@ class FlashInferAttention(AttentionBackend):
         return self.attend_stored(layer, q.contiguous())
 
     def attend_stored(self, layer: int, q: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self._now.run(q, (self.pool.k[layer], self.pool.v[layer]))
+        out = torch.empty_like(q)  # given one, it does not fill one with zeros first
+        self._now.run(q, (self.pool.k[layer], self.pool.v[layer]), out=out)
         return out.flatten(1)
 
-    def freeze(self, size: int, most_pages: int) -> AttentionBackend:
-        return FrozenDecode(self, size, most_pages)
+    def freeze(self, shapes: Sequence[tuple[int, int]], most_pages: int) -> list[AttentionBackend]:
+        layouts = [Layout(tokens, requests, most_pages) for tokens, requests in shapes]
+        room = Room(self.pool, self.num_heads, layouts)
+        return [
+            FrozenAttention(library(), self.workspace, self.pool, self.num_heads, layout, room) for layout in layouts
+        ]
 
 
 class _Plans:
@@ -91,92 +98,3 @@ class _Plans:
     def __exit__(self, *_: object) -> None:
         self._places[0][1].record()
         self._places.reverse()
-
-
-class FrozenDecode(AttentionBackend):
-    """Decode of exactly `size` requests with buffers that never move, for a CUDA graph; fewer are padded.
-
-    A padded request has one token in the empty page. Host buffers come in twos: a step's copy to the device may not
-    have happened when the next step is planned.
-    """
-
-    slots: torch.Tensor
-
-    def __init__(self, eager: FlashInferAttention, size: int, most_pages: int) -> None:
-        super().__init__(eager.pool, eager.num_heads)
-        device = self.pool.k.device
-        self.size = size
-        # One buffer, so that one copy brings a step's slots (two words each) and pages.
-        self._words = torch.zeros(2 * size + size * most_pages, dtype=torch.int32, device=device)
-        self.slots, self._indices = self._words[: 2 * size].view(torch.int64), self._words[2 * size :]
-        self._wrapper = library().BatchDecodeWithPagedKVCacheWrapper(
-            eager.workspace,
-            "NHD",
-            use_cuda_graph=True,
-            use_tensor_cores=True,
-            paged_kv_indptr_buffer=torch.zeros(size + 1, dtype=torch.int32, device=device),
-            paged_kv_indices_buffer=self._indices,
-            paged_kv_last_page_len_buffer=torch.ones(size, dtype=torch.int32, device=device),
-        )
-        plan_host = self._wrapper._pin_memory_int_workspace_buffer
-        self._hosts = [_Host(size, most_pages, plan_host), _Host(size, most_pages, torch.empty_like(plan_host))]
-
-    def begin(self, starts: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
-        pool, page_size, real = self.pool, self.pool.page_size, len(starts)
-        host = self._hosts[0]
-        self._hosts.reverse()
-        host.copied.synchronize()
-        lengths = host.lengths
-        lengths[:real] = starts + 1
-        lengths[real:] = 1
-        indices, bounds = geometry.page_list(lengths[:real], pages, page_size)
-        host.bounds[: real + 1] = bounds
-        host.bounds[real + 1 :] = bounds[-1] + np.arange(1, self.size - real + 1)
-        total = int(host.bounds[-1])
-        host.indices[: len(indices)] = indices
-        host.indices[len(indices) : total] = pool.empty_page
-        host.last[:] = geometry.last_page_len(lengths, page_size)
-        host.slots[:real] = geometry.slots(starts, counts, pages, page_size)
-        host.slots[real:] = pool.empty_page * page_size
-
-        used = 2 * self.size + total
-        self._words[:used].copy_(host.words[:used], non_blocking=True)
-        self._wrapper._pin_memory_int_workspace_buffer = host.plan
-        self._wrapper.plan(
-            host.tensor("bounds"),
-            self._indices[:total],
-            host.tensor("last"),
-            self.num_heads,
-            pool.num_kv_heads,
-            pool.k.shape[-1],
-            page_size,
-            q_data_type=pool.k.dtype,
-        )
-        host.copied.record()
-
-    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        self.pool.store(layer, self.slots, k.flatten(1), v.flatten(1))
-        return self.attend_stored(layer, q.contiguous())
-
-    def attend_stored(self, layer: int, q: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self._wrapper.run(q, (self.pool.k[layer], self.pool.v[layer]))
-        return out.flatten(1)
-
-
-class _Host:
-    """Pinned arrays of one step, as numpy to write and as tensors to copy from."""
-
-    def __init__(self, size: int, most_pages: int, plan: torch.Tensor) -> None:
-        self.plan = plan.pin_memory() if not plan.is_pinned() else plan
-        self.words = torch.zeros(2 * size + size * most_pages, dtype=torch.int32, pin_memory=True)
-        self.slots, self.indices = self.words[: 2 * size].view(torch.int64).numpy(), self.words[2 * size :].numpy()
-        self._tensors = {
-            "bounds": torch.zeros(size + 1, dtype=torch.int32, pin_memory=True),
-            "last": torch.zeros(size, dtype=torch.int32, pin_memory=True),
-        }
-        self.bounds, self.last = (tensor.numpy() for tensor in self._tensors.values())
-        self.lengths = np.zeros(size, np.int32)
-        self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-
-    def tensor(self, name: str) -> torch.Tensor:
-        return self._tensors[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -45,5 +47,6 @@ class PairAttention(AttentionBackend):
         decoded = self.decode.attend_stored(layer, q[:single])
         return torch.cat((decoded, self.prefill.attend_stored(layer, q[single:])))
 
-    def freeze(self, size: int, most_pages: int) -> AttentionBackend | None:
-        return self.decode.freeze(size, most_pages)
+    def freeze(self, shapes: Sequence[tuple[int, int]], most_pages: int) -> list[AttentionBackend] | None:
+        assert all(tokens == requests for tokens, requests in shapes), "only decode steps are one backend's alone"
+        return self.decode.freeze(shapes, most_pages)

@@ -23,6 +23,8 @@ COMPILER = "cc"  # among what is installed: a C compiler, which the native backe
 
 # Unless told otherwise, the largest decode batch that is captured in a CUDA graph.
 GRAPH_BATCH = 256
+# Longer steps keep the device busy while they are launched one kernel after the other.
+GRAPH_TOKENS = 2048
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -47,6 +49,7 @@ class EngineConfig:
     dummy_weights: bool
     overlap: bool
     graph_max_batch: int  # 0: no CUDA graphs
+    graph_max_tokens: int  # of other captured steps; 0: none
 
     @classmethod
     def resolve(
@@ -59,6 +62,7 @@ class EngineConfig:
         check_tensor_parallel(model, args.tensor_parallel_size)
         dtype = _dtype(args.dtype, model, device)
         attention = _attention(args.attention_backend, device, dtype, installed)
+        graph_batch = _graphs(args, model, device, attention)
         return cls(
             model=model,
             device=device,
@@ -78,7 +82,8 @@ class EngineConfig:
             dummy_weights=args.dummy_weight,
             # On a CPU, scheduler and engine would take the cores from each other.
             overlap=args.overlap == "on" or (args.overlap == "auto" and device == "cuda"),
-            graph_max_batch=_graphs(args, device, attention),
+            graph_max_batch=graph_batch,
+            graph_max_tokens=min(GRAPH_TOKENS, args.max_prefill_length) if graph_batch and attention == "fi" else 0,
         )
 
     @property
@@ -144,9 +149,11 @@ def _attention(wanted: str, device: str, dtype: str, installed: Container[str]) 
     return names[0] if len(set(names)) == 1 else ",".join(names)
 
 
-def _graphs(args: LaunchArgs, device: str, attention: str) -> int:
-    """The largest batch to capture: a CPU has no graphs, and the torch backend's shapes change with every step."""
-    if device == "cpu" or attention.split(",")[-1] == "torch":
+def _graphs(args: LaunchArgs, model: ModelConfig, device: str, attention: str) -> int:
+    """The largest batch to capture: a CPU has no graphs, and the shapes of the torch backend and of experts change with
+    every step.
+    """
+    if device == "cpu" or attention.split(",")[-1] == "torch" or model.experts is not None:
         return 0
     rows = min(args.max_running_requests, args.max_prefill_length)
     return min(rows, GRAPH_BATCH if args.cuda_graph_max_bs is None else args.cuda_graph_max_bs)

@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from minisgl.attention import backends
-from minisgl.attention.base import AttentionBackend
 from minisgl.device import available_memory
 from minisgl.distributed.group import Group
 from minisgl.engine.batch import NOT_KNOWN, NOTHING, Batch, Sampled, Sampling, Scores
 from minisgl.engine.config import EngineConfig
-from minisgl.engine.graph import DecodeGraphs, graph_sizes
+from minisgl.engine.graph import StepGraphs
 from minisgl.engine.memory import NO_ROOM_FOR_CACHE, NO_ROOM_FOR_WEIGHTS, CacheSize, is_out_of_memory, size_cache
 from minisgl.engine.sampler import Drawn, draw_again, draw_plainly, sample
 from minisgl.engine.scoring import score
+from minisgl.engine.shapes import decode_shapes, mixed_shapes
 from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts
 from minisgl.kvcache.pool import KVPool
@@ -79,7 +79,7 @@ class Engine:
             self.attention = backends.build(config.attention_backend, self.pool, self.model.num_heads)
             # What each row sampled last, and an entry for the padding of graphs.
             self.last = torch.zeros(config.num_rows + 1, dtype=torch.int64, device=config.device)
-            self.graphs: DecodeGraphs | None = None
+            self.graphs: StepGraphs | None = None
             if config.graph_max_batch:
                 self.graphs = self._capture(phase)
         # A GPU computes while its launch has returned; on a CPU a thread of its own does the same.
@@ -113,16 +113,12 @@ class Engine:
             )
             self.launch(batch)()
 
-    def _capture(self, phase: Phase) -> DecodeGraphs:
-        most_pages = -(-self.context_length // self.config.page_size)
-
-        def freeze(size: int) -> AttentionBackend:
-            frozen = self.attention.freeze(size, most_pages)
-            assert frozen is not None, "the configuration allows graphs only for a backend that can be captured"
-            return frozen
-
-        sizes = graph_sizes(self.config.graph_max_batch)
-        return DecodeGraphs(self.model, freeze, self.last, sizes, lambda done, total: phase("graphs", done, total))
+    def _capture(self, phase: Phase) -> StepGraphs:
+        config = self.config
+        shapes = decode_shapes(config.graph_max_batch) + mixed_shapes(config.graph_max_tokens, config.graph_max_batch)
+        frozen = self.attention.freeze(shapes, -(-self.context_length // config.page_size))
+        assert frozen is not None, "the configuration allows graphs only for a backend that can be captured"
+        return StepGraphs(self.model, shapes, frozen, self.last, lambda done, total: phase("graphs", done, total))
 
     def facts(self) -> EngineFacts:
         config, pages = self.config, self.cache_size.pages
@@ -136,7 +132,7 @@ class Engine:
             context_length=self.context_length,
             max_running_requests=config.num_rows,
             max_step_tokens=config.max_step_tokens,
-            cuda_graph_batch_sizes=self.graphs.sizes if self.graphs else [],
+            cuda_graph_batch_sizes=self.graphs.batch_sizes if self.graphs else [],
             overlap=config.overlap,
             cache_type=config.cache_type,
             weight_bytes=self.weight_bytes,
@@ -192,10 +188,7 @@ class Engine:
         if len(batch.scrub):
             self.pool.scrub(self._to_device(batch.scrub))
         if self.graphs is not None and (graph := self.graphs.find(batch)) is not None:
-            logits = graph.replay(batch)
-            if logits is None or len(batch.sampled) == len(batch.counts):
-                return logits
-            return logits[self._to_device(batch.sampled)]
+            return graph.replay(batch)
         wanted = np.cumsum(batch.counts)[batch.sampled] - 1
         return self.model.forward(*self._inputs(batch), self._to_device(wanted), self.attention)
 

@@ -1,77 +1,103 @@
-"""Decode steps as CUDA graphs: gathering tokens, the model's forward pass and the draw are one launch, for some sizes.
+"""Steps as CUDA graphs: gathering tokens, the model's forward pass and the draw are one launch, for some shapes.
 
-A batch takes the smallest size that holds it; what is missing is padding, whose row is one that no request owns and
-whose page is the pool's empty one. Knows no requests.
+A batch takes the cheapest shape that holds it (`engine.shapes`); what is missing is padding, whose row is one that no
+request owns and whose page is the pool's empty one. Knows no requests.
 """
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from minisgl.attention.base import AttentionBackend
 from minisgl.engine.batch import NOT_KNOWN, Batch
+from minisgl.engine.shapes import Shape, smallest
 from minisgl.models.decoder import Decoder
 
-# Of a step's buffer, int64; of the new tokens the positions, seeds, and temperatures as float32 in the front half.
-COLUMNS = ("tokens", "rows", "positions", "next positions", "seeds", "temperature")
 
-SIZES = (1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
-
-
-def graph_sizes(largest: int) -> list[int]:
-    """Batch sizes to capture, `largest` among them; none for 0."""
-    return sorted({size for size in SIZES if size < largest} | ({largest} if largest else set()))
-
-
-class DecodeGraphs:
-    """One graph per size; the largest is captured first, so that the smaller ones fit into its memory."""
+class StepGraphs:
+    """One graph per shape; the largest is captured first, so that the smaller ones fit into its memory."""
 
     def __init__(
         self,
         model: Decoder,
-        freeze: Callable[[int], AttentionBackend],
+        shapes: Sequence[Shape],
+        attentions: Sequence[AttentionBackend],
         last: torch.Tensor,
-        sizes: list[int],
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """`last` int64 [rows + 1]: the token that each row sampled last; its final entry is padding's."""
-        self.sizes = sizes
-        self._graphs: list[_DecodeGraph] = []
+        """`attentions`: one for each shape. `last` int64 [rows + 1]: the token that each row sampled last; its final
+        entry is padding's.
+        """
+        self.shapes = list(shapes)
+        self._graphs: dict[Shape, _StepGraph] = {}
         pool = None
-        for done, size in enumerate(reversed(sizes)):
-            progress(done, len(sizes))
-            graph = _DecodeGraph(model, freeze(size), last, size, pool)
-            pool = graph.pool
-            self._graphs.insert(0, graph)
+        for done, (shape, attention) in enumerate(sorted(zip(shapes, attentions, strict=True), key=_tokens)[::-1]):
+            progress(done, len(shapes))
+            self._graphs[shape] = _StepGraph(model, attention, last, shape, pool)
+            pool = self._graphs[shape].pool
 
-    def find(self, batch: Batch) -> _DecodeGraph | None:
-        """The graph for a batch of single tokens; None when there is none."""
-        at = bisect.bisect_left(self.sizes, len(batch.counts))
-        if at == len(self.sizes) or len(batch.tokens) > len(batch.counts) or len(batch.scored):
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Of decode steps, ascending."""
+        return sorted(shape.tokens for shape in self.shapes if shape.is_decode)
+
+    def find(self, batch: Batch) -> _StepGraph | None:
+        """The graph for a batch; None when there is none."""
+        tokens, requests = len(batch.tokens), len(batch.counts)
+        if len(batch.scored) or (tokens == requests and len(batch.sampled) < requests):
             return None
-        return self._graphs[at]
+        at = smallest(self.shapes, tokens, requests)
+        return None if at is None else self._graphs[self.shapes[at]]
 
 
-class _DecodeGraph:
-    """What a step needs lies in one buffer, so that one copy brings it.
+def _tokens(pair: tuple[Shape, AttentionBackend]) -> Shape:
+    return pair[0]
 
+
+class _Columns(NamedTuple):
+    """What a step needs beside attention's geometry, in one buffer of int64, so that one copy brings it."""
+
+    tokens: Any  # [tokens], as the next two
+    rows: Any
+    positions: Any
+    wanted: Any  # [requests], as all that follow, and of those that are sampled: which token
+    owners: Any  # the row that keeps what is drawn
+    next_positions: Any
+    seeds: Any
+    temperature: Any  # float32 in the front half
+
+    @classmethod
+    def cut(cls, buffer: torch.Tensor, shape: Shape) -> _Columns:
+        tokens, requests = shape
+        return cls(*torch.split(buffer, [tokens] * 3 + [requests] * 5))
+
+
+class _StepGraph:
+    """
     rank 0    gather tokens, forward, draw, scatter to `last`        the others    gather tokens, forward
     """
 
     def __init__(
-        self, model: Decoder, attention: AttentionBackend, last: torch.Tensor, size: int, pool: tuple[int, int] | None
+        self,
+        model: Decoder,
+        attention: AttentionBackend,
+        last: torch.Tensor,
+        shape: Shape,
+        pool: tuple[int, int] | None,
     ) -> None:
         from minisgl.kernels.draw import draw
 
-        self._attention, self._padding = attention, len(last) - 1
-        self._columns = torch.zeros(len(COLUMNS), size, dtype=torch.int64, device=last.device)
+        self._attention, self._padding, self._shape = attention, len(last) - 1, shape
+        size = 3 * shape.tokens + 5 * shape.requests
+        self._buffer = torch.zeros(size, dtype=torch.int64, device=last.device)
+        self._columns = columns = _Columns.cut(self._buffer, shape)
         # In twos: the copy of one step may wait on the device while the next step is written.
         self._hosts = [
-            (torch.zeros(len(COLUMNS), size, dtype=torch.int64, pin_memory=True), torch.cuda.Event())  # type: ignore[no-untyped-call]
+            (torch.zeros(size, dtype=torch.int64, pin_memory=True), torch.cuda.Event())  # type: ignore[no-untyped-call]
             for _ in range(2)
         ]
         batch = Batch(
@@ -85,15 +111,18 @@ class _DecodeGraph:
         )
         self._write(batch)
         attention.begin(batch.starts, batch.counts, batch.pages)
-        wanted = torch.arange(size, device=last.device)
 
         def step() -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-            given, rows, at, next_at, seeds, packed = self._columns
-            tokens = torch.where(given == NOT_KNOWN, last[rows], given)
-            logits = model.forward(tokens, at, wanted, attention)
+            tokens = torch.where(columns.tokens == NOT_KNOWN, last[columns.rows], columns.tokens)
+            logits = model.forward(tokens, columns.positions, columns.wanted, attention)
             if logits is None:
                 return tokens, None, None
-            return tokens, logits, draw(logits, packed.view(torch.float32)[:size], seeds, next_at, last, rows)
+            temperature = columns.temperature.view(torch.float32)[: shape.requests]
+            return (
+                tokens,
+                logits,
+                draw(logits, temperature, columns.seeds, columns.next_positions, last, columns.owners),
+            )
 
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
@@ -106,35 +135,38 @@ class _DecodeGraph:
         self.pool = self._graph.pool()
 
     def replay(self, batch: Batch) -> torch.Tensor | None:
-        """Logits [requests, vocab] on rank 0, valid until the next replay; then `drawn` has what was drawn."""
+        """Logits [sampled, vocab] on rank 0, valid until the next replay; then `drawn` has what was drawn."""
         self._write(batch)
         self._attention.begin(batch.starts, batch.counts, batch.pages)
         self._graph.replay()
-        return None if self._logits is None else self._logits[: len(batch.counts)]
+        return None if self._logits is None else self._logits[: len(batch.sampled)]
 
-    def drawn(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `draw_plainly` gives for the step just replayed, and the tokens before, both [sampled]."""
+    def drawn(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What `draw_plainly` gives for the step just replayed, and for extras the tokens before, both [sampled]."""
         assert self._drawn is not None, "only rank 0 draws"
-        real = len(batch.counts)
-        drawn, before = self._drawn[:, :real], self._tokens[:real]
-        if len(batch.sampled) == real:
-            return drawn, before
-        at = torch.from_numpy(batch.sampled.astype(np.int64)).to(drawn.device)
-        return drawn[:, at], before[at]
+        real = len(batch.sampled)
+        has_extras = batch.sampling is not None and batch.sampling.extras is not None
+        return self._drawn[:, :real], self._tokens[self._columns.wanted[:real]] if has_extras else None
 
     def _write(self, batch: Batch) -> None:
         host, copied = self._hosts[0]
         self._hosts.reverse()
         copied.synchronize()
-        values, real = host.numpy(), len(batch.tokens)
-        tokens, rows, at, next_at, seeds, packed = values
-        temperature = packed.view(np.float32)
-        tokens[:real], rows[:real], at[:real] = batch.tokens, batch.rows, batch.starts
-        next_at[:real] = batch.starts + 1
-        tokens[real:], rows[real:], at[real:] = 0, self._padding, 0
-        temperature[:] = 0  # where nothing is sampled, something is drawn all the same
+        columns = _Columns(*(column.numpy() for column in _Columns.cut(host, self._shape)))
+        real, sampled = len(batch.tokens), len(batch.sampled)
+        ends = batch.starts + batch.counts
+        bounds = np.cumsum(batch.counts)
+        columns.tokens[:real], columns.tokens[real:] = batch.tokens, 0
+        columns.rows[:real], columns.rows[real:] = np.repeat(batch.rows, batch.counts), self._padding
+        columns.positions[:real] = np.repeat(ends - bounds, batch.counts) + np.arange(real)
+        columns.positions[real:] = 0
+        columns.wanted[:sampled], columns.wanted[sampled:] = bounds[batch.sampled] - 1, 0
+        columns.owners[:sampled], columns.owners[sampled:] = batch.rows[batch.sampled], self._padding
+        columns.next_positions[:sampled] = ends[batch.sampled]
+        temperature = columns.temperature.view(np.float32)
+        temperature[:] = 0
         if (sampling := batch.sampling) is not None:
-            seeds[batch.sampled] = sampling.seeds.view(np.int64)
-            temperature[batch.sampled] = sampling.temperature
-        self._columns.copy_(host, non_blocking=True)
+            columns.seeds[:sampled] = sampling.seeds.view(np.int64)
+            temperature[:sampled] = sampling.temperature
+        self._buffer.copy_(host, non_blocking=True)
         copied.record()

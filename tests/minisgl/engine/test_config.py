@@ -6,7 +6,6 @@ import pytest
 
 from minisgl.args import LaunchArgs
 from minisgl.engine.config import EngineConfig
-from minisgl.engine.graph import graph_sizes
 from minisgl.engine.memory import SLACK_BYTES, size_cache
 from minisgl.errors import StartError, UsageError
 from minisgl.models.config import ModelConfig, RopeConfig
@@ -145,6 +144,7 @@ def test_a_cpu_overlaps_only_when_asked(wanted: str, device: str, overlaps: bool
 def test_what_a_gpu_gets(args: dict[str, Any], installed: list[str], decided: tuple[str, int]) -> None:
     config = EngineConfig.resolve(LaunchArgs(model_path="m", **args), MODEL, "cuda", installed)
     assert (config.attention_backend, config.graph_max_batch) == decided
+    assert config.graph_max_tokens == (2048 if decided[0] == "fi" and decided[1] else 0)
     assert config.overlap
 
 
@@ -158,11 +158,3 @@ def test_what_a_gpu_gets(args: dict[str, Any], installed: list[str], decided: tu
 def test_a_gpu_without_what_it_needs(args: dict[str, Any], installed: list[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         EngineConfig.resolve(LaunchArgs(model_path="m", **args), MODEL, "cuda", installed)
-
-
-def test_graph_sizes_are_few_and_end_with_the_largest() -> None:
-    assert graph_sizes(0) == []
-    assert graph_sizes(1) == [1]
-    assert graph_sizes(6) == [1, 2, 4, 6]
-    assert graph_sizes(256)[-1] == 256
-    assert len(graph_sizes(256)) == 13

@@ -1,0 +1,51 @@
+"""Which graphs are captured, and which one a step takes."""
+
+import pytest
+
+from minisgl.engine.shapes import Shape, decode_shapes, mixed_shapes, smallest
+
+SHAPES = decode_shapes(256) + mixed_shapes(2048, 256)
+
+
+def test_decode_shapes_are_few_and_end_with_the_largest() -> None:
+    assert decode_shapes(0) == []
+    assert [shape.tokens for shape in decode_shapes(6)] == [1, 2, 4, 6]
+    assert decode_shapes(256)[-1] == (256, 256)
+    assert len(decode_shapes(256)) == 13
+    assert all(shape.is_decode for shape in decode_shapes(256))
+
+
+def test_mixed_shapes_are_never_mistaken_for_decode() -> None:
+    assert mixed_shapes(0, 256) == []
+    assert not any(shape.is_decode for shape in mixed_shapes(2048, 256) + mixed_shapes(64, 1))
+    assert {shape.requests for shape in mixed_shapes(2048, 256)} == {8, 256}
+    assert {shape.requests for shape in mixed_shapes(2048, 5)} == {5}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "requests", "taken"),
+    [
+        (1, 1, (1, 1)),
+        (5, 5, (8, 8)),
+        (257, 257, None),
+        (2, 1, (16, 8)),
+        (128, 1, (128, 8)),
+        (129, 8, (192, 8)),
+        (129, 9, (320, 256)),
+        (300, 256, (320, 256)),
+        (2048, 256, (2048, 256)),
+        (2049, 1, None),
+        (400, 257, None),
+    ],
+)
+def test_a_step_takes_the_cheapest_shape(tokens: int, requests: int, taken: tuple[int, int] | None) -> None:
+    at = smallest(SHAPES, tokens, requests)
+    assert (None if at is None else SHAPES[at]) == taken
+
+
+@pytest.mark.parametrize("tokens", range(65, 2049, 61))
+def test_padding_is_at_most_half(tokens: int) -> None:
+    at = smallest(SHAPES, tokens, 1)
+    assert at is not None
+    assert tokens <= SHAPES[at].tokens <= 1.5 * tokens
+    assert SHAPES[at] == Shape(SHAPES[at].tokens, 8)
