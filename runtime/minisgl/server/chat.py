@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minisgl.errors import RequestError
-from minisgl.messages import Tokenize
+from minisgl.messages import SamplingParams, Tokenize
 from minisgl.server.answer.grammar import Callee, CallGrammar
 from minisgl.server.answer.reader import Reading
 from minisgl.server.openai import ChatRequest
@@ -29,6 +29,11 @@ def reading_of(body: ChatRequest, tool_parser: str | None, reasoning_parser: str
             "the server's --tool-call-parser says which it is",
             code="unsupported_parameter",
             param="tools",
+        )
+    calls = grammar_of(body, tool_parser)
+    if calls is not None and calls.is_forced and "grammar" not in SamplingParams.__struct_fields__:
+        raise RequestError(
+            "tool_choice: calls cannot be forced yet; send auto", code="unsupported_parameter", param="tool_choice"
         )
     if not tools and reasoning_parser is None:
         return None

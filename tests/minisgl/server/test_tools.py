@@ -8,6 +8,8 @@ from typing import Any
 
 import openai
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionMessageFunctionToolCall
 
 from minisgl.process import Dialect
@@ -235,6 +237,43 @@ def test_calls_and_results_go_back_into_the_prompt(server: Server) -> None:
     assert "tool: noon" in text
     listed = json.loads(text.partition("tools: ")[2].partition("assistant: ")[0])
     assert listed == TOOLS, "as the client wrote them"
+
+
+PIECES = [
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    '{"name": "now", "arguments": {"a": ',
+    '"é😀"',
+    "}}",
+    "\n",
+]
+SAID = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=9).map("".join)
+
+
+@cpu
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    text=SAID.filter(lambda text: not {"\x02", "\x03"} & set(text)),
+    fields=st.fixed_dictionaries(
+        {},
+        optional={
+            "tools": st.just(TOOLS),
+            "parallel_tool_calls": st.booleans(),
+            "stop": st.sampled_from(["</", "now", "\n"]),
+            "max_tokens": st.integers(1, 60),
+            "separate_reasoning": st.booleans(),
+            "thinks": st.booleans(),
+        },
+    ),
+)
+def test_whatever_the_model_says_the_stream_says_the_same(
+    client: openai.OpenAI, text: str, fields: dict[str, Any]
+) -> None:
+    answer = both(client, says(text, **fields))
+    if not answer["calls"] and not fields.keys() & {"stop", "max_tokens"} and fields.get("separate_reasoning") is False:
+        assert answer["content"] == text
 
 
 NAMED: Any = {"type": "function", "function": {"name": "now"}}
