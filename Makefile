@@ -8,7 +8,7 @@ PYTEST := $(PY) -m pytest -q
 UNIT := tests/minisgl tests/minisgl_operator tests/contract tests/faults
 .DEFAULT_GOAL := help
 .PHONY: help demo test venv model cluster-build cluster-up cluster-down kubeconfig image generate lint test-unit \
-        test-charts test-e2e faults figures clean-cache
+        test-charts test-e2e draws faults figures clean-cache
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ test-unit: venv-quiet model-quiet  ## tests without root and without a cluster (
 
 faults: venv-quiet  ## the whole fault matrix: every process killed in every phase, without and with real ranks (minutes)
 	@$(PYTEST) tests/faults
+
+draws: venv-quiet  ## 10,000 random requests over every field: an answer or a reason, and streams equal answers (minutes)
+	@MINISGL_DRAWS=10000 $(PYTEST) --timeout=0 tests/minisgl/server/test_any_request.py
 
 test-charts: venv-quiet  ## charts and manifests against their schemas; needs make cluster-build once
 	@$(PYTEST) tests/charts

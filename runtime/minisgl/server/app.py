@@ -17,8 +17,11 @@ from starlette.types import ASGIApp
 
 from minisgl import __version__
 from minisgl.errors import MiniSGLError, RequestError
-from minisgl.server import faults
+from minisgl.info import ServerInfo
+from minisgl.server import faults, shapes
 from minisgl.server.control import AbortRequest, abort_request, flush_cache, health_generate
+from minisgl.server.description import EVENTS, JSON, Content, describe
+from minisgl.server.docs import docs
 from minisgl.server.door import Door
 from minisgl.server.front import Front
 from minisgl.server.generate import GenerateRequest, generate
@@ -47,8 +50,18 @@ class Route:
     path: str
     endpoint: Endpoint
     auth: Auth
+    answers: Content
     body: type[Body] | None = None
+    statuses: tuple[int, ...] = ()  # beside 200, and what any body may meet
     label: str = ""
+
+    @property
+    def summary(self) -> str:
+        return (self.endpoint.__doc__ or "").strip().partition("\n")[0]
+
+    @property
+    def needs_key(self) -> bool:
+        return self.auth is Auth.KEY
 
 
 def build_app(front: Front) -> ASGIApp:
@@ -63,6 +76,7 @@ def build_app(front: Front) -> ASGIApp:
         exception_handlers={MiniSGLError: on_error, HTTPException: on_http_error, Exception: on_surprise},
     )
     app.state.front = front
+    app.state.description = describe(ROUTES, has_keys=front.args.api_key_file is not None)
     checks = {Auth.OPEN: [], Auth.KEY: key_check(front.args.api_key_file)}
     for route in ROUTES:
         app.add_api_route(
@@ -71,7 +85,6 @@ def build_app(front: Front) -> ASGIApp:
             methods=[route.method],
             dependencies=checks[route.auth],
             response_class=Response,
-            openapi_extra=_body(route.body) if route.body else None,
         )
     for label in [*(route.label or route.path for route in ROUTES), "other"]:
         for status in STATUSES:
@@ -89,12 +102,6 @@ def key_check(path: str | None) -> list[Any]:
         keys.check(request.headers.get("authorization"))
 
     return [Depends(check)]
-
-
-def _body(kind: type[Body]) -> dict[str, Any]:
-    """The body's schema for openapi.json; the routes read it themselves, because pydantic's JSON accepts NaN."""
-    content = {"application/json": {"schema": kind.model_json_schema(ref_template="#/$defs/{model}")}}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 async def on_error(request: Request, error: Exception) -> Response:
@@ -134,31 +141,37 @@ def _card(front: Front) -> dict[str, Any]:
 
 
 async def models(request: Request) -> Response:
+    """The served model, as a list."""
     return faults.json_answer({"object": "list", "data": [_card(_front(request))]})
 
 
 async def model(request: Request, name: str) -> Response:
+    """The served model, by its name."""
     front = _front(request)
     front.check_model(name)
     return faults.json_answer(_card(front))
 
 
 async def livez(request: Request) -> Response:
+    """Whether the processes live."""
     status, content = _front(request).health.livez()
     return faults.json_answer(content, status)
 
 
 async def readyz(request: Request) -> Response:
+    """Whether requests are answered."""
     status, content = _front(request).health.readyz()
     return faults.json_answer(content, status)
 
 
 async def startupz(request: Request) -> Response:
+    """How far the start is."""
     status, content = _front(request).health.startupz()
     return faults.json_answer(content, status)
 
 
 async def server_info(request: Request) -> Response:
+    """What was decided at the start."""
     front = _front(request)
     if front.health.info is None:
         front.check_open()
@@ -167,10 +180,12 @@ async def server_info(request: Request) -> Response:
 
 
 async def version(request: Request) -> Response:
+    """The runtime's version."""
     return faults.json_answer({"version": __version__})
 
 
 async def metrics(request: Request) -> Response:
+    """Figures for Prometheus."""
     front = _front(request)
     for process, is_up in front.health.up().items():
         front.metrics.gauge("minisgl_process_up", process).set(is_up)
@@ -178,30 +193,67 @@ async def metrics(request: Request) -> Response:
 
 
 async def description(request: Request) -> Response:
-    return faults.json_answer(request.app.openapi())
+    """This API, for programs."""
+    return faults.json_answer(request.app.state.description)
 
+
+COMPUTES = (404, 409, 500, 503)  # no such model, a name in use, a failure of this request, not now
+TEXT, PAGE = "text/plain", "text/html"
 
 # Everything that is served. What computes or tells about the model needs a key.
 ROUTES = (
-    Route("POST", "/v1/chat/completions", chat_completions, Auth.KEY, ChatRequest),
-    Route("POST", "/v1/completions", completions, Auth.KEY, CompletionRequest),
-    Route("POST", "/generate", generate, Auth.KEY, GenerateRequest),
-    Route("POST", "/tokenize", tokenize, Auth.KEY, TokenizeRequest),
-    Route("POST", "/detokenize", detokenize, Auth.KEY, DetokenizeRequest),
-    Route("POST", "/abort_request", abort_request, Auth.KEY, AbortRequest),
-    Route("POST", "/flush_cache", flush_cache, Auth.KEY),
-    Route("POST", "/reset_prefix_cache", flush_cache, Auth.KEY),
-    Route("GET", "/health_generate", health_generate, Auth.KEY),
-    Route("GET", "/v1/models", models, Auth.KEY),
-    Route("GET", "/v1/models/{name:path}", model, Auth.KEY, label="/v1/models/{id}"),
-    Route("GET", "/server_info", server_info, Auth.KEY),
-    Route("GET", "/get_server_info", server_info, Auth.KEY),
-    Route("GET", "/", page, Auth.OPEN),
-    Route("GET", "/livez", livez, Auth.OPEN),
-    Route("GET", "/readyz", readyz, Auth.OPEN),
-    Route("GET", "/health", readyz, Auth.OPEN),
-    Route("GET", "/startupz", startupz, Auth.OPEN),
-    Route("GET", "/metrics", metrics, Auth.OPEN),
-    Route("GET", "/version", version, Auth.OPEN),
-    Route("GET", "/openapi.json", description, Auth.OPEN),
+    Route(
+        "POST",
+        "/v1/chat/completions",
+        chat_completions,
+        Auth.KEY,
+        {JSON: shapes.ChatCompletion, EVENTS: shapes.Event},
+        ChatRequest,
+        COMPUTES,
+    ),
+    Route(
+        "POST",
+        "/v1/completions",
+        completions,
+        Auth.KEY,
+        {JSON: shapes.Completion, EVENTS: shapes.Event},
+        CompletionRequest,
+        COMPUTES,
+    ),
+    Route(
+        "POST",
+        "/generate",
+        generate,
+        Auth.KEY,
+        {JSON: (shapes.Generated,), EVENTS: shapes.Event},
+        GenerateRequest,
+        COMPUTES,
+    ),
+    Route("POST", "/tokenize", tokenize, Auth.KEY, {JSON: shapes.Tokens}, TokenizeRequest, (404, 503)),
+    Route("POST", "/detokenize", detokenize, Auth.KEY, {JSON: shapes.Detokenized}, DetokenizeRequest, (404, 503)),
+    Route("POST", "/abort_request", abort_request, Auth.KEY, {JSON: shapes.Aborted}, AbortRequest),
+    Route("POST", "/flush_cache", flush_cache, Auth.KEY, {JSON: shapes.Status}, statuses=(503,)),
+    Route("POST", "/reset_prefix_cache", flush_cache, Auth.KEY, {JSON: shapes.Status}, statuses=(503,)),
+    Route("GET", "/health_generate", health_generate, Auth.KEY, {JSON: shapes.Status}, statuses=(503,)),
+    Route("GET", "/v1/models", models, Auth.KEY, {JSON: shapes.ModelList}),
+    Route(
+        "GET",
+        "/v1/models/{name:path}",
+        model,
+        Auth.KEY,
+        {JSON: shapes.ModelCard},
+        statuses=(404,),
+        label="/v1/models/{id}",
+    ),
+    Route("GET", "/server_info", server_info, Auth.KEY, {JSON: ServerInfo}, statuses=(503,)),
+    Route("GET", "/get_server_info", server_info, Auth.KEY, {JSON: ServerInfo}, statuses=(503,)),
+    Route("GET", "/", page, Auth.OPEN, {PAGE: None}),
+    Route("GET", "/docs", docs, Auth.OPEN, {PAGE: None}),
+    Route("GET", "/livez", livez, Auth.OPEN, {JSON: shapes.Status}, statuses=(503,)),
+    Route("GET", "/readyz", readyz, Auth.OPEN, {JSON: shapes.Status}, statuses=(503,)),
+    Route("GET", "/health", readyz, Auth.OPEN, {JSON: shapes.Status}, statuses=(503,)),
+    Route("GET", "/startupz", startupz, Auth.OPEN, {JSON: shapes.Status}, statuses=(503,)),
+    Route("GET", "/metrics", metrics, Auth.OPEN, {TEXT: None}),
+    Route("GET", "/version", version, Auth.OPEN, {JSON: shapes.Version}),
+    Route("GET", "/openapi.json", description, Auth.OPEN, {JSON: shapes.Document}),
 )

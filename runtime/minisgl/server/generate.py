@@ -145,6 +145,7 @@ class Underneath(CompletionRequest):
 
 
 async def generate(request: Request) -> Response:
+    """SGLang's own endpoint, whole or streamed."""
     front: Front = request.app.state.front
     front.check_open()
     body = read(GenerateRequest, await read_json(request, front.args.max_body_bytes))

@@ -36,6 +36,7 @@ Prompt = Tokenize | Ids  # words, or what a client has tokenized itself
 
 
 async def chat_completions(request: Request) -> Response:
+    """OpenAI's chat completions, whole or streamed."""
     front: Front = request.app.state.front
     front.check_open()
     body = read(ChatRequest, await read_json(request, front.args.max_body_bytes))
@@ -48,6 +49,7 @@ async def chat_completions(request: Request) -> Response:
 
 
 async def completions(request: Request) -> Response:
+    """OpenAI's completions, whole or streamed."""
     front: Front = request.app.state.front
     front.check_open()
     body = read(CompletionRequest, await read_json(request, front.args.max_body_bytes))

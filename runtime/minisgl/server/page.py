@@ -44,4 +44,5 @@ HEADERS = {
 
 
 async def page(request: Request) -> Response:
+    """A page to chat with the model."""
     return Response(PAGE, headers=HEADERS, media_type="text/html")

@@ -66,6 +66,7 @@ class DetokenizeRequest(Named):
 
 
 async def tokenize(request: Request) -> Response:
+    """What the tokenizer and the chat template make of words."""
     front: Front = request.app.state.front
     front.check_open()
     body = read(TokenizeRequest, await read_json(request, front.args.max_body_bytes))
@@ -80,6 +81,7 @@ async def tokenize(request: Request) -> Response:
 
 
 async def detokenize(request: Request) -> Response:
+    """The text of token ids."""
     front: Front = request.app.state.front
     front.check_open()
     body = read(DetokenizeRequest, await read_json(request, front.args.max_body_bytes))

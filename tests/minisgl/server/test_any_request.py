@@ -1,9 +1,11 @@
 """Whatever a client sends: a whole answer or an error that says why; and its stream says the same, byte for byte.
 
-Around the fake scheduler, over every field of both endpoints that generate.
+Around the fake scheduler, over every field of both endpoints that generate. MINISGL_DRAWS says how many requests are
+drawn in all; `make draws` draws 10,000.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,16 +14,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from minisgl.server.generate import RENAMED, SAME, GenerateRequest
 from minisgl.server.openai import NOT_SERVED, ChatRequest, CompletionRequest, Sampling
 from support.server import Server, running
 from support.words import CONTEXT, EOS, save_words
 
 pytestmark = pytest.mark.cpu
 
+DRAWS = int(os.environ.get("MINISGL_DRAWS", "450"))
 FEW = 16  # tokens of an answer
 TEXT = st.text(min_size=1, max_size=6) | st.sampled_from(["é😀", "abab", "<|end|>", "a\u0301", "\ufffd", "\0"])
 IDS = st.lists(st.integers(0, EOS + 1), min_size=1, max_size=5)
 SEEDS = st.integers(-5, 5) | st.sampled_from([2**63 - 1, -(2**63)])  # some others ask the fake for faults
+NAMES = st.text("aZ0._:-", min_size=1, max_size=128)
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+FORMATS: list[Any] = [
+    {"type": "text"},
+    {"type": "json_object"},
+    {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}},
+]
 WELL: dict[str, st.SearchStrategy[Any]] = {
     "model": st.just("tiny"),
     "messages": st.lists(
@@ -37,7 +48,7 @@ WELL: dict[str, st.SearchStrategy[Any]] = {
         max_size=3,
     ),
     "prompt": TEXT | st.lists(TEXT, min_size=1, max_size=3) | IDS | st.lists(IDS, min_size=1, max_size=3),
-    "max_tokens": st.integers(1, FEW),
+    "max_tokens": st.integers(0, FEW),
     "max_completion_tokens": st.integers(1, FEW),
     "min_tokens": st.integers(0, 4),
     "n": st.integers(1, 4),
@@ -62,8 +73,37 @@ WELL: dict[str, st.SearchStrategy[Any]] = {
     "skip_special_tokens": st.booleans(),
     "include_stop_str_in_output": st.booleans(),
     "stream": st.booleans(),
-    "stream_options": st.fixed_dictionaries({"include_usage": st.booleans()}),
+    "stream_options": st.fixed_dictionaries({"include_usage": st.booleans(), "continuous_usage_stats": st.booleans()}),
+    "rid": NAMES,
+    "request_id": NAMES,
+    "prompt_logprobs": st.integers(0, 3),
+    "return_token_ids": st.booleans(),
+    "user": st.text(max_size=5),
+    "metadata": st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
+    "tools": st.sampled_from([[], [TOOL], [TOOL, TOOL]]),
+    "tool_choice": st.sampled_from(["none", "auto", "required", {"type": "function", "function": {"name": "f"}}]),
+    "parallel_tool_calls": st.booleans(),
+    "separate_reasoning": st.booleans(),
+    "include_reasoning": st.booleans(),
+    "response_format": st.sampled_from(FORMATS),
+    "structured_outputs": st.sampled_from([{"regex": "a+"}, {"choice": ["a", "b"]}]),
+    "guided_json": st.just({"type": "object"}),
+    "guided_regex": st.just("a+"),
+    "guided_choice": st.just(["a", "b"]),
+    "guided_grammar": st.just('root ::= "a"'),
     "chat_template_kwargs": st.dictionaries(st.text(max_size=4), st.booleans(), max_size=2),
+}
+NATIVE: dict[str, st.SearchStrategy[Any]] = {
+    "max_new_tokens": st.integers(0, FEW),
+    "min_new_tokens": st.integers(0, 4),
+    "sampling_seed": SEEDS,
+    "no_stop_trim": st.booleans(),
+    "stream": st.booleans(),
+    "return_logprob": st.booleans(),
+    "logprob_start_len": st.integers(-1, 4),
+    "top_logprobs_num": st.integers(0, 3),
+    "return_text_in_logprobs": st.booleans(),
+    "rid": NAMES,
 }
 FIELDS = sorted({*WELL, *NOT_SERVED})
 WILD = st.recursive(
@@ -93,6 +133,22 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@st.composite
+def natives(draw: st.DrawFn) -> dict[str, Any]:
+    """The same for /generate."""
+    names = [name for name in (*SAME, *RENAMED) if name in NATIVE or name in WELL]
+    chosen = draw(st.lists(st.sampled_from(names), max_size=4, unique=True))
+    params = {name: draw(NATIVE[name] if name in NATIVE else WELL[name]) for name in chosen}
+    prompt = draw(WELL["prompt"])
+    is_text = isinstance(prompt, str) or isinstance(prompt[0], str)
+    body = {"text" if is_text else "input_ids": prompt, "sampling_params": {"max_new_tokens": FEW} | params}
+    more = draw(st.lists(st.sampled_from(sorted(GenerateRequest.model_fields)), max_size=3, unique=True))
+    body |= {name: draw(NATIVE.get(name, WILD)) for name in more if name not in body}
+    if draw(st.integers(0, 3)) == 0:
+        body[draw(st.sampled_from(sorted(GenerateRequest.model_fields)))] = draw(WILD)
+    return body
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(save_words(tmp_path_factory.mktemp("model"))) as server:
@@ -115,6 +171,7 @@ def choices_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
             "text": choice["message"]["content"] if "message" in choice else choice["text"],
             "logprobs": columns_of(choice["logprobs"]),
             "end": (choice["finish_reason"], choice["stop_reason"]),
+            "ids": choice.get("token_ids", []),
         }
         for choice in answer["choices"]
     ]
@@ -133,9 +190,10 @@ def gather(stream: str) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     for event in map(json.loads, events):
         used = event.get("usage") or used
         for choice in event["choices"]:
-            whole = found.setdefault(choice["index"], {"text": "", "logprobs": {}, "end": None})
+            whole = found.setdefault(choice["index"], {"text": "", "logprobs": {}, "end": None, "ids": []})
             assert whole["end"] is None, "nothing comes after the end"
             whole["text"] += choice["delta"].get("content", "") if "delta" in choice else choice["text"]
+            whole["ids"] += choice.get("token_ids", [])
             for name, column in columns_of(choice["logprobs"]).items():
                 whole["logprobs"].setdefault(name, []).extend(column)
             if choice["finish_reason"]:
@@ -144,10 +202,10 @@ def gather(stream: str) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
 
 
 def test_every_field_is_drawn() -> None:
-    assert set(WELL) == {*Sampling.model_fields, *ChatRequest.model_fields, *CompletionRequest.model_fields}
+    assert set(WELL) >= {*Sampling.model_fields, *ChatRequest.model_fields, *CompletionRequest.model_fields}
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=DRAWS * 2 // 3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(path=st.sampled_from(["/v1/chat/completions", "/v1/completions"]), body=bodies())
 def test_an_answer_or_a_reason_and_the_stream_says_the_same(server: Server, path: str, body: dict[str, Any]) -> None:
     plain = send(server, path, body | {"stream": False})
@@ -165,6 +223,9 @@ def test_an_answer_or_a_reason_and_the_stream_says_the_same(server: Server, path
             )
         return
     answer = plain.json()
+    if body.get("prompt_logprobs") is not None:
+        assert streamed.json()["error"]["param"] == "prompt_logprobs", "a stream has no place for them"
+        return
     assert streamed.status_code == 200
     choices, used = gather(streamed.text)
     assert choices == choices_of(answer)
@@ -178,8 +239,8 @@ def test_an_answer_or_a_reason_and_the_stream_says_the_same(server: Server, path
             assert b"".join(bytes(token["bytes"]) for token in tokens).decode(errors="replace") == choice["text"]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(path=st.sampled_from(["/v1/chat/completions", "/v1/completions"]), body=bodies() | WILD)
+@settings(max_examples=DRAWS // 3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(path=st.sampled_from(["/v1/chat/completions", "/v1/completions", "/generate"]), body=bodies() | natives() | WILD)
 def test_as_it_comes(server: Server, path: str, body: Any) -> None:
     answer = send(server, path, body)
     if answer.status_code != 200:

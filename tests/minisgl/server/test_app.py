@@ -45,7 +45,7 @@ def test_a_route_asks_for_a_key_exactly_if_it_says_so(front_end: FrontEnd, route
 
 
 def test_what_computes_changes_or_tells_of_the_model_is_not_open() -> None:
-    is_open = {"/", "/livez", "/readyz", "/health", "/startupz", "/metrics", "/version", "/openapi.json"}
+    is_open = {"/", "/livez", "/readyz", "/health", "/startupz", "/metrics", "/version", "/openapi.json", "/docs"}
     assert {route.path for route in ROUTES if route.auth is Auth.OPEN} == is_open
     assert {route.method for route in ROUTES if route.auth is Auth.OPEN} == {"GET"}
 
@@ -69,7 +69,9 @@ def test_the_description_names_the_fields_of_a_request(front_end: FrontEnd) -> N
     paths = ask(front_end, route).json()["paths"]
     assert {route.path.replace(":path", "") for route in ROUTES} >= set(paths)
     body = paths["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert {"prompt", "logit_bias", "priority"} <= set(body["properties"])
+    assert body == {"$ref": "#/components/schemas/CompletionRequest"}
+    fields = ask(front_end, route).json()["components"]["schemas"]["CompletionRequest"]["properties"]
+    assert {"prompt", "logit_bias", "priority"} <= set(fields)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
