@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -237,6 +239,18 @@ def test_calls_and_results_go_back_into_the_prompt(server: Server) -> None:
     assert "tool: noon" in text
     listed = json.loads(text.partition("tools: ")[2].partition("assistant: ")[0])
     assert listed == TOOLS, "as the client wrote them"
+
+
+@cpu
+def test_the_pages_curl_lines_work(server: Server) -> None:
+    page = (Path(__file__).resolve().parents[3] / "runtime" / "TOOLS.md").read_text()
+    lines = re.findall(r"^curl .*?}'$", page, re.MULTILINE | re.DOTALL)
+    assert len(lines) == page.count("curl ") == 2
+    for line in lines:
+        command = line.replace("localhost:1919", server.url.removeprefix("http://")).replace('"qwen"', '"tiny"')
+        command = command.replace('"model"', '"max_tokens": 9, "model"')
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+        assert json.loads(done.stdout)["choices"][0]["finish_reason"] == "length", done.stdout
 
 
 PIECES = [
