@@ -27,7 +27,7 @@ EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='ow
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    flags = ("--max-running-requests=1", "--max-queued-requests=1")
+    flags = ("--max-running-requests=1", "--max-queued-requests=1", "--reasoning-parser=qwen3")
     with running(save_words(tmp_path_factory.mktemp("model")), *flags, fake="step=0.01") as server:
         yield server
 
@@ -96,6 +96,7 @@ def test_an_answer_is_streamed_with_its_figures(page: Browser) -> None:
         }
     ]
     assert answers(page) == ["system: be briefuser: helloassistant: "]
+    assert page.eval("document.querySelector('.thought').hidden")
     figures = page.eval("document.querySelector('.figures').textContent")
     assert "first token after" in figures
     assert "tokens/s · 40 + 40 tokens · cut at the limit of tokens" in figures
@@ -129,6 +130,19 @@ def test_what_a_model_writes_stays_text(page: Browser) -> None:
     assert page.eval("document.title") == "tiny \u2013 MiniSGL"
     page.eval("try { at('log').innerHTML = '<b>x</b>' } catch { window.refused = true }")
     assert page.eval("refused"), "the policy lets a text become HTML"
+
+
+def test_reasoning_stands_before_the_answer_and_is_not_sent_again(page: Browser) -> None:
+    page.eval("at('text').value = '\\x02<think>Why <b>not</b>?</think>So.\\x03'; 0")
+    say(page, "", max_tokens=100)
+    wait_answered(page)
+    assert page.eval("document.querySelector('.thought').textContent") == "Why <b>not</b>?"
+    assert answers(page) == ["So."]
+    assert "tokens/s" in page.eval("document.querySelector('.figures').textContent")
+    keep(page, "reasoning")
+    say(page, "more", max_tokens=9)
+    page.wait("asked.length === 2 && !running")
+    assert [message["content"] for message in page.eval("asked[1].messages")][1:] == ["So.", "more"]
 
 
 def test_keys_write_a_line_send_and_stop(page: Browser, server: Server) -> None:
