@@ -12,6 +12,7 @@ from minisgl.errors import RequestError
 
 MOST_TOOLS = 128  # as OpenAI
 MOST_BYTES = 256 * 1024  # of all tools' JSON: they stand in the prompt, and in the grammar where calls are forced
+DEEPEST = 100  # objects and lists of a schema within each other, where encoders give up at some hundreds
 NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # as OpenAI
 
 
@@ -36,6 +37,8 @@ class Function(Part):
             return schema
         if schema.get("type", "object") != "object":
             raise ValueError("a function's arguments are an object: type should be 'object'")
+        if is_deep(schema, DEEPEST):
+            raise ValueError(f"no JSON schema of a function: it is nested more than {DEEPEST} levels deep")
         try:
             # Without `$schema`: a dialect that is not known would be fetched from wherever it says.
             jsonschema_rs.meta.validate({key: value for key, value in schema.items() if key != "$schema"})
@@ -83,6 +86,8 @@ class CalledFunction(Part):
     @classmethod
     def is_object(cls, arguments: str | dict[str, Any] | None) -> str:
         if isinstance(arguments, dict):
+            if is_deep(arguments, DEEPEST):
+                raise ValueError(f"the arguments of a call are nested more than {DEEPEST} levels deep")
             return msgspec.json.encode(arguments).decode()
         if not arguments:
             return "{}"
@@ -99,6 +104,19 @@ class ToolCall(Part):
     id: str | None = None
     type: Literal["function"] = "function"
     function: CalledFunction
+
+
+def is_deep(value: Any, most: int) -> bool:
+    """Whether containers are within each other more than `most` times."""
+    level = [value]
+    for _ in range(most):
+        inner = [
+            list(item.values()) if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)
+        ]
+        if not inner:
+            return False
+        level = [item for items in inner for item in items]
+    return any(isinstance(item, dict | list) for item in level)
 
 
 def check_tools(tools: list[Tool] | None, choice: ToolChoice | None) -> None:

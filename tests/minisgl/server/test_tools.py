@@ -1,6 +1,7 @@
 """Tools and reasoning as the official client sees them: a scheduler says known tokens through the real detokenizer."""
 
 import asyncio
+import functools
 import json
 import re
 import subprocess
@@ -291,6 +292,7 @@ def test_whatever_the_model_says_the_stream_says_the_same(
 
 
 NAMED: Any = {"type": "function", "function": {"name": "now"}}
+NESTED: Any = functools.reduce(lambda inner, _: {"properties": inner}, range(120), {})
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
     ({"tools": TOOLS, "tool_choice": "sometimes"}, "tool_choice"),
@@ -306,6 +308,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tools": [tool("f", properties={"a": {"type": "integr"}})]}, "tools.0.function.parameters"),
     ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "array"}}}]},
      "tools.0.function.parameters"),
+    ({"tools": [tool("f", properties=NESTED)]}, "tools.0.function.parameters"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": NESTED}}]}]},
+     "messages.0.tool_calls.0.function.arguments"),
     ({"tools": [WEATHER], "parallel_tool_calls": "yes"}, "parallel_tool_calls"),
     ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
      "messages.0.tool_calls.0.function.arguments"),
