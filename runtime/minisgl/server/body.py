@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import msgspec
@@ -11,6 +12,17 @@ from starlette.requests import ClientDisconnect, Request
 from minisgl.errors import RequestError
 
 PATIENCE_SECONDS = 60.0  # for the whole body
+
+
+def _number(text: str) -> int | float:
+    """JSON has one kind of numbers: 1.0 is the integer 1, as JSON Schema has it. What no float holds is an error."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise msgspec.DecodeError(f"the number {text[:30]} is out of range")
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+DECODER = msgspec.json.Decoder(float_hook=_number)
 
 
 async def read_json(request: Request, max_bytes: int) -> Any:
@@ -27,7 +39,7 @@ async def read_json(request: Request, max_bytes: int) -> Any:
         message = f"The body did not arrive within {PATIENCE_SECONDS:g} s."
         raise RequestError(message, status=408, code="request_timeout") from None
     try:
-        return msgspec.json.decode(data)
+        return DECODER.decode(data)
     except RecursionError:
         raise RequestError("The body is nested too deeply.", code="invalid_json") from None
     except UnicodeDecodeError:

@@ -205,7 +205,7 @@ def test_every_field_is_drawn() -> None:
     assert set(WELL) >= {*Sampling.model_fields, *ChatRequest.model_fields, *CompletionRequest.model_fields}
 
 
-@settings(max_examples=DRAWS * 2 // 3, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=DRAWS - DRAWS // 3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(path=st.sampled_from(["/v1/chat/completions", "/v1/completions"]), body=bodies())
 def test_an_answer_or_a_reason_and_the_stream_says_the_same(server: Server, path: str, body: dict[str, Any]) -> None:
     plain = send(server, path, body | {"stream": False})
@@ -214,7 +214,8 @@ def test_an_answer_or_a_reason_and_the_stream_says_the_same(server: Server, path
     if plain.status_code != 200:
         error = plain.json()["error"]
         assert (plain.status_code, set(error)) == (error_status(error), {"message", "type", "param", "code"})
-        if "stream_options" not in (error["param"] or ""):
+        is_wrong_as_a_stream = body.get("prompt_logprobs") is not None
+        if "stream_options" not in (error["param"] or "") and not is_wrong_as_a_stream:
             other = streamed.json()["error"]  # where JSON is broken depends on what stands before
             assert (streamed.status_code, other["param"], other["code"]) == (
                 plain.status_code,

@@ -63,6 +63,26 @@ def test_every_answer_is_as_described(case: Any, server: Server) -> None:
         assert error["code"] in SEMANTIC or root in TOGETHER, error
 
 
+KEY = "sk-right"
+locked = schemathesis.openapi.from_dict(describe(ROUTES, has_keys=True))
+locked.config.checks.positive_data_acceptance.expected_statuses += ["400"]
+
+
+@pytest.fixture(scope="module")
+def locked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = save_dummy(tmp_path_factory.mktemp("model"))
+    (folder / "keys").write_text(KEY)
+    arguments = ("--max-seq-len-override=96", f"--api-key-file={folder / 'keys'}")
+    with running(folder, *TINY, *arguments, module="minisgl") as server:
+        yield server
+
+
+@locked.parametrize()
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_with_keys_too(case: Any, locked_server: Server) -> None:
+    case.call_and_validate(base_url=locked_server.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
+
+
 def test_the_description_names_every_route_and_the_page_shows_them(server: Server) -> None:
     paths = server.client.get("/openapi.json").json()["paths"]
     page = server.client.get("/docs").text
