@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from minisgl.errors import RequestError
-from minisgl.messages import SamplingParams, Tokenize
-from minisgl.server.answer.grammar import Callee, CallGrammar
+from minisgl.messages import SamplingParams, Thinking, Tokenize
+from minisgl.server.answer.grammar import Callee, CallGrammar, GrammarError, check
 from minisgl.server.answer.reader import Reading
 from minisgl.server.openai import ChatRequest
 from minisgl.server.tools import NamedChoice, Tool
+
+CAN_HOLD = "grammar" in SamplingParams.__struct_fields__  # does sampling know grammars?
 
 
 def words_of(body: ChatRequest) -> Tokenize:
@@ -31,10 +33,12 @@ def reading_of(body: ChatRequest, tool_parser: str | None, reasoning_parser: str
             param="tools",
         )
     calls = grammar_of(body, tool_parser)
-    if calls is not None and calls.is_forced and "grammar" not in SamplingParams.__struct_fields__:
-        raise RequestError(
-            "tool_choice: calls cannot be forced yet; send auto", code="unsupported_parameter", param="tool_choice"
-        )
+    if calls is not None and not CAN_HOLD:
+        if not calls.is_forced:
+            calls = None
+        else:
+            message = "tool_choice: calls cannot be forced yet; send auto"
+            raise RequestError(message, code="unsupported_parameter", param="tool_choice")
     if not tools and reasoning_parser is None:
         return None
     return Reading(
@@ -42,8 +46,20 @@ def reading_of(body: ChatRequest, tool_parser: str | None, reasoning_parser: str
         reasoning=reasoning_parser,
         names=frozenset(tool.function.name for tool in tools),
         parallel=body.parallel_tool_calls is not False,
+        calls=calls,
         separate=body.separate_reasoning is not False and body.include_reasoning is not False,
     )
+
+
+def check_calls(calls: CallGrammar) -> None:
+    """Raises RequestError if no model can be held to these calls. Takes its time with large schemas."""
+    try:
+        check(calls.lark(Thinking.NONE))
+    except GrammarError as error:
+        raise RequestError(f"tools: the calls cannot be held: {error}", code="invalid_value", param="tools") from None
+    except ModuleNotFoundError:
+        message = "tools: calls can only be held where the package llguidance is installed; send tool_choice auto"
+        raise RequestError(message, code="unsupported_parameter", param="tools") from None
 
 
 def usable_tools(body: ChatRequest) -> list[Tool]:

@@ -5,6 +5,7 @@ Errors before the first byte are HTTP statuses; after it, one event that ends th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 
@@ -18,7 +19,7 @@ from minisgl.errors import MiniSGLError
 from minisgl.messages import Detokenize, PromptToken, Scored, Tokenize
 from minisgl.server import faults
 from minisgl.server.body import read_json
-from minisgl.server.chat import reading_of, words_of
+from minisgl.server.chat import check_calls, reading_of, words_of
 from minisgl.server.choices import Choices
 from minisgl.server.door import rename, request_id
 from minisgl.server.front import Front
@@ -43,6 +44,8 @@ async def chat_completions(request: Request) -> Response:
     rename(request.scope, body.name)
     asked = {"include_usage": _wants_usage(body), "has_logprobs": bool(body.logprobs)}
     reading = reading_of(body, front.tool_parser, front.reasoning_parser)
+    if reading is not None and reading.calls is not None:
+        await asyncio.to_thread(check_calls, reading.calls)
     name, of = front.model_name, request_id(request.scope)
     style = ChatStyle(name, of, **asked) if reading is None else ReadingStyle(name, of, reading, **asked)
     return Generation(front, body, [words_of(body)], style, param="messages", default_len=None)
@@ -137,7 +140,7 @@ class Generation(Response):
         orders = []
         for ids in prompts:
             max_tokens = front.answer_len(len(ids), body.token_limit, self._default_len, self._param)
-            orders += [(ids, body.sampling(max_tokens, nth)) for nth in range(n)]
+            orders += [(ids, self._style.sampling(body.sampling(max_tokens, nth))) for nth in range(n)]
         self._prompt_lens = [len(ids) for ids in prompts]
         self._style.prompts = prompts
         choices = Choices(tickets)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from minisgl.messages import DecodeParams, Finish, Scored, Text
+from minisgl.messages import DecodeParams, Finish, SamplingParams, Scored, Text
 from minisgl.server.answer.events import Arguments, CallStarted, Content, Event, Reasoning
 from minisgl.server.answer.reader import AnswerReader, Reading
 from minisgl.server.sse import event_of
@@ -26,6 +26,12 @@ class ReadingStyle(ChatStyle):
 
     def decode(self, params: DecodeParams) -> DecodeParams:
         return msgspec.structs.replace(params, thinking=self._reading.thinking, shows_marks=True)
+
+    def sampling(self, params: SamplingParams) -> SamplingParams:
+        calls = self._reading.calls
+        if calls is None:
+            return params
+        return msgspec.structs.replace(params, grammar=calls.lark(self._reading.thinking))
 
     def take_prompt(self, thinks: bool | None) -> None:
         self._reading = self._reading.after(thinks)

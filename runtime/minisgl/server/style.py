@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from minisgl.messages import DecodeParams, Finish, PromptToken, Scored, Text
+from minisgl.messages import DecodeParams, Finish, PromptToken, SamplingParams, Scored, Text
 from minisgl.server.logprobs import chat_logprobs, completion_logprobs, echoed_logprobs
 from minisgl.server.sse import event_of
 
@@ -39,6 +39,10 @@ class Style:
 
     def decode(self, params: DecodeParams) -> DecodeParams:
         """What the detokenizer must know to write answers so."""
+        return params
+
+    def sampling(self, params: SamplingParams) -> SamplingParams:
+        """How tokens are chosen for answers that can be written so."""
         return params
 
     def take_prompt(self, thinks: bool | None) -> None:

@@ -29,6 +29,15 @@ class GrammarError(ValueError):
     """These arguments cannot be written in this format."""
 
 
+def check(lark: str) -> None:
+    """Raises GrammarError for what llguidance cannot hold a model to: by its own limits, in tens of milliseconds."""
+    from llguidance import LLMatcher  # 3 MB that only requests with held calls need
+
+    if complaint := LLMatcher.validate_grammar(lark, None):
+        sentence = complaint.splitlines()[0].partition("JSON schema: ")
+        raise GrammarError((sentence[2] or sentence[0])[:300])
+
+
 @dataclass(frozen=True)
 class Callee:
     """A function that may be called. `is_exact`: its schema is kept whole, or refused."""

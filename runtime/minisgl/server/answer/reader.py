@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from minisgl.messages import Thinking
 from minisgl.server.answer.events import Content, Event, Reasoning
+from minisgl.server.answer.grammar import CallGrammar
 from minisgl.server.answer.parsers import PARSERS
 from minisgl.tokenizer.reasoning import ReasoningSplitter
 
@@ -20,6 +21,7 @@ class Reading:
     parallel: bool = True
     separate: bool = True  # false: reasoning stays in the content, and is only counted
     thinking: Thinking = Thinking.NONE
+    calls: CallGrammar | None = None  # what the model is held to
 
     def after(self, prompt_thinks: bool | None) -> Reading:
         """With what the rendered prompt tells: True, it opens the reasoning; False, it has closed it."""
