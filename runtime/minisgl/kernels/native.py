@@ -1,4 +1,4 @@
-"""Kernels in C for one compute thread of a CPU: `native.c`, compiled for this very CPU when an engine starts.
+"""Kernels in C for one compute thread of a CPU: `*.c`, compiled for this very CPU when an engine starts.
 
 Compiling takes a second and leaves nothing behind. Several compute threads are better served by torch, which divides
 its operations among them; a machine without a compiler is served by torch as well.
@@ -20,7 +20,7 @@ import torch
 from minisgl.errors import StartError
 from minisgl.termination import Reason
 
-SOURCE = Path(__file__).with_name("native.c")
+SOURCES = [Path(__file__).with_name(name) for name in ("native.c", "product.c")]
 # Sums may be reordered, which vectors need; NaN keeps its meaning, which a failed request needs.
 FLAGS = (
     "-O3",
@@ -47,7 +47,12 @@ class Shape(ctypes.Structure):
     )
 
 
-ARGUMENTS = {
+PRODUCT = {  # product.c
+    "can_multiply_bf16": (),
+    "pack_bf16": (c_void_p, c_int64, c_int64, c_void_p),
+    "multiply_bf16": (c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int64, c_int64, c_void_p),
+}
+ARGUMENTS = {  # native.c
     "decode": (ctypes.POINTER(Shape), *(c_void_p,) * 10),
     "add_norm": (c_void_p, c_void_p, c_void_p, c_float, c_int64, c_int64, c_void_p),
     "gate": (c_void_p, c_int64, c_int64, c_void_p),
@@ -75,7 +80,7 @@ def is_usable() -> bool:
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled source, its functions named like `gate_bf16`. StartError says what the compiler did not like."""
+    """The compiled sources, their functions named like `gate_bf16`. StartError says what the compiler did not like."""
     if (found := compiler()) is None:
         raise StartError(
             Reason.DEVICE_UNAVAILABLE,
@@ -84,13 +89,13 @@ def library() -> ctypes.CDLL:
         )
     with tempfile.TemporaryDirectory(prefix="minisgl-native-") as folder:
         target = f"{folder}/native.so"
-        command = [found, *FLAGS, "-shared", "-fPIC", "-o", target, str(SOURCE), "-lm"]
+        command = [found, *FLAGS, "-shared", "-fPIC", "-o", target, *map(str, SOURCES), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             raise StartError(
                 Reason.START_FAILED,
-                f"--attention-backend native: {found} could not compile {SOURCE.name} ({lines[0]}); "
+                f"--attention-backend native: {found} could not compile our kernels ({lines[0]}); "
                 "use --attention-backend torch",
             )
         compiled = ctypes.CDLL(target)
@@ -99,6 +104,10 @@ def library() -> ctypes.CDLL:
             function = getattr(compiled, f"{name}_{suffix}")
             function.argtypes = arguments
             function.restype = None
+    for name, arguments in PRODUCT.items():
+        function = getattr(compiled, name)
+        function.argtypes = arguments
+        function.restype = None if arguments else ctypes.c_int
     return compiled
 
 
