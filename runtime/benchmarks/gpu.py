@@ -138,6 +138,7 @@ def main() -> None:
         driver = build(shape)
         driver.engine.warm_up()
         row: dict[str, Any] = {"shape": shape, "start_seconds": round(time.perf_counter() - began, 1)}
+        row["graphs"] = len(driver.engine.graphs.shapes) if driver.engine.graphs else 0
         row["attention"] = driver.engine.config.attention_backend
         row["offline_tokens_per_second"] = offline(driver)
         row |= latency(driver)
@@ -146,7 +147,8 @@ def main() -> None:
         del driver
         torch.cuda.empty_cache()
     what = "one engine in one process, random weights, bfloat16"
-    write(Path(__file__), {"what": what, "gpu": torch.cuda.get_device_name(), "rows": rows})
+    packages = "torch", "triton", "flashinfer-python", "numpy"
+    write(Path(__file__), {"what": what, "gpu": torch.cuda.get_device_name(), "rows": rows}, packages)
 
 
 if __name__ == "__main__":

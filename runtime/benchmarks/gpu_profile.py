@@ -45,6 +45,8 @@ class Clock:
         self.wrap("attention", driver.engine.attention, "begin")
         for graph in driver.engine.graphs._graphs.values() if driver.engine.graphs else []:
             self.wrap("attention", graph._attention, "begin")
+            self.wrap("columns", graph, "_write")
+            self.wrap("replay", graph, "replay")
         self.wrap("forward", driver.engine.model, "forward")
 
     def wrap(self, stage: str, owner: Any, name: str) -> None:

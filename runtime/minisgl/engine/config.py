@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from minisgl.args import LaunchArgs
+from minisgl.engine.shapes import Shape, decode_shapes, mixed_shapes
 from minisgl.errors import UsageError
 from minisgl.models.config import ModelConfig, check_tensor_parallel
 
@@ -24,7 +25,8 @@ COMPILER = "cc"  # among what is installed: a C compiler, which the native backe
 # Unless told otherwise, the largest decode batch that is captured in a CUDA graph.
 GRAPH_BATCH = 256
 # Longer steps keep the device busy while they are launched one kernel after the other.
-GRAPH_TOKENS = 2048
+GRAPH_TOKENS = 4096
+GRAPH_BYTES = 8 * 2**20  # the driver's, for one graph of some hundred kernels
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -99,6 +101,17 @@ class EngineConfig:
         return per_token * self.page_size
 
     @property
+    def graph_shapes(self) -> list[Shape]:
+        """The steps to capture."""
+        return decode_shapes(self.graph_max_batch) + mixed_shapes(self.graph_max_tokens, self.graph_max_batch)
+
+    @property
+    def graph_bytes(self) -> int:
+        """What captured steps keep on one rank: each its logits and itself, all together one step's activations."""
+        logits = sum(shape.requests for shape in self.graph_shapes) * self.model.vocab_size * BYTES[self.dtype]
+        return logits + self.graph_max_tokens * self._step_width + len(self.graph_shapes) * GRAPH_BYTES
+
+    @property
     def working_bytes(self) -> int:
         """Upper estimate of one step's activations on one rank, beside weights and KV cache.
 
@@ -106,10 +119,15 @@ class EngineConfig:
         projections of attention, which are narrower in all served models); the sampler holds logits three times.
         """
         model, tokens = self.model, self.max_step_tokens
-        width = 4 * model.hidden_size + 4 * model.intermediate_size // self.tensor_parallel_size
         logits = 3 * 4 * min(self.max_running_requests, tokens) * model.vocab_size
         mask = tokens * min(tokens, self.context_length)
-        return tokens * width * BYTES[self.dtype] + logits + mask
+        return tokens * self._step_width + logits + mask
+
+    @property
+    def _step_width(self) -> int:
+        """Bytes of a token's activations."""
+        model = self.model
+        return (4 * model.hidden_size + 4 * model.intermediate_size // self.tensor_parallel_size) * BYTES[self.dtype]
 
 
 def _dtype(wanted: str, model: ModelConfig, device: str) -> str:

@@ -20,10 +20,18 @@ from minisgl.distributed.group import Group
 from minisgl.engine.batch import NOT_KNOWN, NOTHING, Batch, Sampled, Sampling, Scores
 from minisgl.engine.config import EngineConfig
 from minisgl.engine.graph import StepGraphs
-from minisgl.engine.memory import NO_ROOM_FOR_CACHE, NO_ROOM_FOR_WEIGHTS, CacheSize, is_out_of_memory, size_cache
+from minisgl.engine.memory import (
+    NO_ROOM_FOR_CACHE,
+    NO_ROOM_FOR_STEP,
+    NO_ROOM_FOR_WEIGHTS,
+    CacheSize,
+    is_out_of_memory,
+    size_cache,
+)
 from minisgl.engine.sampler import Drawn, draw_again, draw_plainly, sample
 from minisgl.engine.scoring import score
-from minisgl.engine.shapes import decode_shapes, mixed_shapes
+from minisgl.engine.shapes import Cost
+from minisgl.engine.trial import largest_step, most_memory
 from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts
 from minisgl.kvcache.pool import KVPool
@@ -63,23 +71,13 @@ class Engine:
                     )
                 self.weight_bytes += self.model.loaded()
             phase("kv-cache", None, None)
-            size = size_cache(config, free, self.weight_bytes)
+            self.graphs: StepGraphs | None = None
+            tried = self._try_largest_step() if config.device != "cpu" else 0
+            size = size_cache(config, free, self.weight_bytes, max(tried, config.working_bytes))
             self.cache_size = CacheSize(group.minimum(size.pages, config.device), size.limited_by)
             self.context_length = min(config.context_length, self.cache_size.pages * config.page_size)
             with _out_of_memory_means(NO_ROOM_FOR_CACHE):
-                self.pool = KVPool(
-                    num_layers=config.model.num_layers,
-                    num_pages=self.cache_size.pages,
-                    page_size=config.page_size,
-                    num_kv_heads=self.model.num_kv_heads,
-                    head_dim=config.model.head_dim,
-                    dtype=dtype,
-                    device=config.device,
-                )
-            self.attention = backends.build(config.attention_backend, self.pool, self.model.num_heads)
-            # What each row sampled last, and an entry for the padding of graphs.
-            self.last = torch.zeros(config.num_rows + 1, dtype=torch.int64, device=config.device)
-            self.graphs: StepGraphs | None = None
+                self._make_cache(self.cache_size.pages)
             if config.graph_max_batch:
                 self.graphs = self._capture(phase)
         # A GPU computes while its launch has returned; on a CPU a thread of its own does the same.
@@ -113,12 +111,39 @@ class Engine:
             )
             self.launch(batch)()
 
+    def _make_cache(self, pages: int) -> None:
+        config = self.config
+        self.pool = KVPool(
+            num_layers=config.model.num_layers,
+            num_pages=pages,
+            page_size=config.page_size,
+            num_kv_heads=self.model.num_kv_heads,
+            head_dim=config.model.head_dim,
+            dtype=getattr(torch, config.dtype),
+            device=config.device,
+        )
+        self.attention = backends.build(config.attention_backend, self.pool, self.model.num_heads)
+        # What each row sampled last, and an entry for the padding of graphs.
+        self.last = torch.zeros(config.num_rows + 1, dtype=torch.int64, device=config.device)
+
+    def _try_largest_step(self) -> int:
+        """Bytes that a step takes beside weights and cache. All ranks together."""
+
+        def step() -> None:
+            self._make_cache(1)
+            self._compute(largest_step(self.config))()
+            del self.pool, self.attention, self.last
+
+        with _out_of_memory_means(NO_ROOM_FOR_STEP):
+            return most_memory(step)
+
     def _capture(self, phase: Phase) -> StepGraphs:
         config = self.config
-        shapes = decode_shapes(config.graph_max_batch) + mixed_shapes(config.graph_max_tokens, config.graph_max_batch)
+        shapes = config.graph_shapes
         frozen = self.attention.freeze(shapes, -(-self.context_length // config.page_size))
         assert frozen is not None, "the configuration allows graphs only for a backend that can be captured"
-        return StepGraphs(self.model, shapes, frozen, self.last, lambda done, total: phase("graphs", done, total))
+        cost = Cost.of(self.weight_bytes, config.model.num_layers)
+        return StepGraphs(self.model, shapes, frozen, self.last, cost, lambda done, total: phase("graphs", done, total))
 
     def facts(self) -> EngineFacts:
         config, pages = self.config, self.cache_size.pages

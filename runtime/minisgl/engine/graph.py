@@ -14,7 +14,7 @@ import torch
 
 from minisgl.attention.base import AttentionBackend
 from minisgl.engine.batch import NOT_KNOWN, Batch
-from minisgl.engine.shapes import Shape, smallest
+from minisgl.engine.shapes import Cost, Shape, smallest
 from minisgl.models.decoder import Decoder
 
 
@@ -27,12 +27,14 @@ class StepGraphs:
         shapes: Sequence[Shape],
         attentions: Sequence[AttentionBackend],
         last: torch.Tensor,
+        cost: Cost,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         """`attentions`: one for each shape. `last` int64 [rows + 1]: the token that each row sampled last; its final
         entry is padding's.
         """
-        self.shapes = list(shapes)
+        self.shapes, self._cost = list(shapes), cost
+        self._found: dict[tuple[int, int], _StepGraph | None] = {}
         self._graphs: dict[Shape, _StepGraph] = {}
         pool = None
         for done, (shape, attention) in enumerate(sorted(zip(shapes, attentions, strict=True), key=_tokens)[::-1]):
@@ -50,8 +52,12 @@ class StepGraphs:
         tokens, requests = len(batch.tokens), len(batch.counts)
         if len(batch.scored) or (tokens == requests and len(batch.sampled) < requests):
             return None
-        at = smallest(self.shapes, tokens, requests)
-        return None if at is None else self._graphs[self.shapes[at]]
+        asked = tokens, requests
+        if asked not in self._found:  # there are at most as many as tokens times requests in a graph
+            at = smallest(self.shapes, tokens, requests)
+            worth = at is not None and self._cost.allows(self.shapes[at], tokens)
+            self._found[asked] = self._graphs[self.shapes[at]] if at is not None and worth else None
+        return self._found[asked]
 
 
 def _tokens(pair: tuple[Shape, AttentionBackend]) -> Shape:
@@ -76,6 +82,15 @@ class _Columns(NamedTuple):
         return cls(*torch.split(buffer, [tokens] * 3 + [requests] * 5))
 
 
+class _Host:
+    """Pinned memory for one step's columns, and when it has been copied."""
+
+    def __init__(self, size: int, shape: Shape) -> None:
+        self.buffer = torch.zeros(size, dtype=torch.int64, pin_memory=True)
+        self.columns = _Columns(*(column.numpy() for column in _Columns.cut(self.buffer, shape)))
+        self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+
 class _StepGraph:
     """
     rank 0    gather tokens, forward, draw, scatter to `last`        the others    gather tokens, forward
@@ -91,15 +106,12 @@ class _StepGraph:
     ) -> None:
         from minisgl.kernels.draw import draw
 
-        self._attention, self._padding, self._shape = attention, len(last) - 1, shape
+        self._attention, self._padding = attention, len(last) - 1
         size = 3 * shape.tokens + 5 * shape.requests
         self._buffer = torch.zeros(size, dtype=torch.int64, device=last.device)
         self._columns = columns = _Columns.cut(self._buffer, shape)
         # In twos: the copy of one step may wait on the device while the next step is written.
-        self._hosts = [
-            (torch.zeros(size, dtype=torch.int64, pin_memory=True), torch.cuda.Event())  # type: ignore[no-untyped-call]
-            for _ in range(2)
-        ]
+        self._hosts = [_Host(size, shape) for _ in range(2)]
         batch = Batch(
             rows=np.full(1, self._padding, np.int32),
             tokens=np.zeros(1, np.int32),
@@ -149,10 +161,10 @@ class _StepGraph:
         return self._drawn[:, :real], self._tokens[self._columns.wanted[:real]] if has_extras else None
 
     def _write(self, batch: Batch) -> None:
-        host, copied = self._hosts[0]
+        host = self._hosts[0]
         self._hosts.reverse()
-        copied.synchronize()
-        columns = _Columns(*(column.numpy() for column in _Columns.cut(host, self._shape)))
+        host.copied.synchronize()
+        columns = host.columns
         real, sampled = len(batch.tokens), len(batch.sampled)
         ends = batch.starts + batch.counts
         bounds = np.cumsum(batch.counts)
@@ -168,5 +180,5 @@ class _StepGraph:
         if (sampling := batch.sampling) is not None:
             columns.seeds[:sampled] = sampling.seeds.view(np.int64)
             temperature[:sampled] = sampling.temperature
-        self._buffer.copy_(host, non_blocking=True)
-        copied.record()
+        self._buffer.copy_(host.buffer, non_blocking=True)
+        host.copied.record()

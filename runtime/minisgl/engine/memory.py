@@ -1,8 +1,8 @@
 """How many pages the KV cache gets, and what limited it. Pure arithmetic; the engine measures and allocates.
 
 share of the free memory
-[ weights | working memory of a step | KV cache pages ........ ]   at most what all requests together can use,
-                                                                  at most --num-pages or --num-tokens
+[ weights | working memory of a step | graphs | KV cache pages ........ ]   at most what all requests together can use,
+                                                                           at most --num-pages or --num-tokens
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ class CacheSize(NamedTuple):
     limited_by: Literal["memoryRatio", "numPages", "numTokens"]
 
 
-def size_cache(config: EngineConfig, free_before: int, weight_bytes: int) -> CacheSize:
-    """Decide for one rank: `free_before` bytes were its own before it loaded `weight_bytes`."""
-    taken = weight_bytes + config.working_bytes + SLACK_BYTES
+def size_cache(config: EngineConfig, free_before: int, weight_bytes: int, working_bytes: int) -> CacheSize:
+    """Decide for one rank: `free_before` bytes were its own before it loaded `weight_bytes`; a step takes
+    `working_bytes` (measured, or the configuration's estimate).
+    """
+    taken = weight_bytes + working_bytes + config.graph_bytes + SLACK_BYTES
     affordable = (int(free_before * config.memory_ratio) - taken) // config.page_bytes
     # More than every request at its longest is never used.
     useful = config.max_running_requests * -(-config.context_length // config.page_size)

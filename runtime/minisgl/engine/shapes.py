@@ -12,8 +12,11 @@ from typing import NamedTuple
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 # Beyond 64, the next one is at most half as large again: a large model pays for padding, and a small one for launches.
-TOKENS = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
+TOKENS = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 3072, 4096)
 FEW_REQUESTS = 8
+
+LAUNCH_SECONDS = 0.0004  # of a layer, kernel by kernel: 12 ms for 28 layers, on the host of an H200
+FLOPS = 600e12  # about what large products reach on a Hopper GPU, per second
 
 
 class Shape(NamedTuple):
@@ -35,8 +38,28 @@ def decode_shapes(largest: int) -> list[Shape]:
 
 def mixed_shapes(most_tokens: int, most_requests: int) -> list[Shape]:
     """Of other steps up to `most_tokens`; none for 0."""
-    counts = {min(FEW_REQUESTS, most_requests), most_requests}
-    return [Shape(tokens, count) for tokens in TOKENS if tokens <= most_tokens for count in counts if count < tokens]
+    few = min(FEW_REQUESTS, most_requests)
+    shapes = {Shape(tokens, few) for tokens in TOKENS if few < tokens <= most_tokens}
+    # Every second one: each keeps the logits of all its requests.
+    shapes |= {Shape(tokens, most_requests) for tokens in TOKENS[::-2] if most_requests < tokens <= most_tokens}
+    return sorted(shapes)
+
+
+class Cost(NamedTuple):
+    """What decides whether a graph is worth its padding."""
+
+    seconds_per_token: float  # of a long step, on the device
+    launch_seconds: float  # of a step without a graph, on the host
+
+    @classmethod
+    def of(cls, weight_bytes: int, num_layers: int) -> Cost:
+        """In 16 bits: one product and one sum per weight, so as many as its bytes."""
+        return cls(weight_bytes / FLOPS, LAUNCH_SECONDS * num_layers)
+
+    def allows(self, shape: Shape, tokens: int) -> bool:
+        """Host and device work at the same time: what counts is the longer. A graph's own launch saves 1 ms more."""
+        plainly = max(self.launch_seconds, tokens * self.seconds_per_token + 0.001)
+        return shape.is_decode or shape.tokens * self.seconds_per_token <= plainly
 
 
 def smallest(shapes: Sequence[Shape], tokens: int, requests: int) -> int | None:

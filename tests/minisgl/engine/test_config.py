@@ -90,7 +90,7 @@ WEIGHTS = 10 * 2**20
 
 def free_for(pages: int, config: EngineConfig) -> int:
     """Free memory of which exactly `pages` are left for the cache."""
-    taken = WEIGHTS + config.working_bytes + SLACK_BYTES
+    taken = WEIGHTS + config.working_bytes + config.graph_bytes + SLACK_BYTES
     return int((taken + pages * config.page_bytes + config.page_bytes // 2) / config.memory_ratio)
 
 
@@ -108,19 +108,32 @@ def test_the_cache_is_as_large_as_its_tightest_limit(
     args: dict[str, Any], affordable: int, pages: int, limited_by: str
 ) -> None:
     config = resolve(**args)
-    assert size_cache(config, free_for(affordable, config), WEIGHTS) == (pages, limited_by)
+    assert size_cache(config, free_for(affordable, config), WEIGHTS, config.working_bytes) == (pages, limited_by)
+
+
+def test_what_a_trial_found_comes_off_the_cache() -> None:
+    config = resolve()
+    more = config.working_bytes + 7 * config.page_bytes
+    assert size_cache(config, free_for(100, config), WEIGHTS, more).pages == 93
+
+
+def test_graphs_take_memory_only_where_they_are() -> None:
+    assert resolve().graph_bytes == 0
+    on_gpu = EngineConfig.resolve(LaunchArgs(model_path="m"), MODEL, "cuda", ["flashinfer-python"])
+    small = EngineConfig.resolve(LaunchArgs(model_path="m", cuda_graph_max_bs=8), MODEL, "cuda", ["flashinfer-python"])
+    assert on_gpu.graph_bytes > small.graph_bytes > 0
 
 
 def test_a_cache_too_small_to_be_useful_is_refused_with_numbers() -> None:
     config = resolve()
     with pytest.raises(StartError, match=r"--memory-ratio 0.9 of \d+ MiB.*weights take 10 MiB.*--num-pages") as caught:
-        size_cache(config, free_for(10, config), WEIGHTS)
+        size_cache(config, free_for(10, config), WEIGHTS, config.working_bytes)
     assert caught.value.reason is Reason.OUT_OF_MEMORY
 
 
 def test_fewer_tokens_than_a_page_are_refused() -> None:
     with pytest.raises(StartError, match="--num-tokens 4 is less than one page of 16 tokens"):
-        size_cache(resolve(num_tokens=4), 2**33, WEIGHTS)
+        size_cache(resolve(num_tokens=4), 2**33, WEIGHTS, 0)
 
 
 @pytest.mark.parametrize(("wanted", "device", "overlaps"), [("auto", "cpu", False), ("on", "cpu", True)])
@@ -144,7 +157,7 @@ def test_a_cpu_overlaps_only_when_asked(wanted: str, device: str, overlaps: bool
 def test_what_a_gpu_gets(args: dict[str, Any], installed: list[str], decided: tuple[str, int]) -> None:
     config = EngineConfig.resolve(LaunchArgs(model_path="m", **args), MODEL, "cuda", installed)
     assert (config.attention_backend, config.graph_max_batch) == decided
-    assert config.graph_max_tokens == (2048 if decided[0] == "fi" and decided[1] else 0)
+    assert config.graph_max_tokens == (4096 if decided[0] == "fi" and decided[1] else 0)
     assert config.overlap
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from minisgl.engine.shapes import Shape, decode_shapes, mixed_shapes, smallest
+from minisgl.engine.shapes import Cost, Shape, decode_shapes, mixed_shapes, smallest
 
-SHAPES = decode_shapes(256) + mixed_shapes(2048, 256)
+SHAPES = decode_shapes(256) + mixed_shapes(4096, 256)
 
 
 def test_decode_shapes_are_few_and_end_with_the_largest() -> None:
@@ -31,10 +31,11 @@ def test_mixed_shapes_are_never_mistaken_for_decode() -> None:
         (2, 1, (16, 8)),
         (128, 1, (128, 8)),
         (129, 8, (192, 8)),
-        (129, 9, (320, 256)),
-        (300, 256, (320, 256)),
+        (129, 9, (384, 256)),
+        (300, 256, (384, 256)),
         (2048, 256, (2048, 256)),
-        (2049, 1, None),
+        (4097, 1, None),
+        (2049, 1, (3072, 8)),
         (400, 257, None),
     ],
 )
@@ -49,3 +50,20 @@ def test_padding_is_at_most_half(tokens: int) -> None:
     assert at is not None
     assert tokens <= SHAPES[at].tokens <= 1.5 * tokens
     assert SHAPES[at] == Shape(SHAPES[at].tokens, 8)
+
+
+@pytest.mark.parametrize(
+    ("billions", "tokens", "captured", "worth"),
+    [
+        (0.6, 65, 96, True),  # a small model waits for its launches, whatever the padding
+        (0.6, 2049, 3072, True),
+        (14, 129, 192, True),  # the weights are read in that time anyway
+        (14, 1024, 1024, True),
+        (14, 1025, 1280, False),  # 12 ms of padding
+        (14, 2049, 3072, False),
+    ],
+)
+def test_a_large_model_does_not_compute_padding(billions: float, tokens: int, captured: int, worth: bool) -> None:
+    cost = Cost.of(int(billions * 2e9), 28 if billions < 1 else 40)
+    assert cost.allows(Shape(captured, 8), tokens) == worth
+    assert cost.allows(Shape(256, 256), 129), "decode steps are always captured"
