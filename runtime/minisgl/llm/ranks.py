@@ -5,6 +5,7 @@ Each is `python -m minisgl.scheduler.process`; it ends with its standard input, 
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 
@@ -69,4 +70,6 @@ class Ranks:
             time.sleep(0.01)
         for child in self._children:
             child.kill()
+            os.close(child.status_fd)
+        self._children = []
         shutil.rmtree(self.ipc, ignore_errors=True)

@@ -24,12 +24,18 @@ PROMPTS = ["Once upon a time", "1, 2, 3", "The sea", "x"]
 def test_two_ranks_answer_as_one_does_and_end_with_the_block(talker: tuple[Path, Any]) -> None:
     with LLM(str(talker[0]), device="cpu", num_tokens=512) as llm:
         alone = llm.generate(PROMPTS, GREEDY)
-    before = set(descendants(os.getpid()))
+    before, pipes = set(descendants(os.getpid())), open_pipes()
     with LLM(str(talker[0]), device="cpu", num_tokens=512, tensor_parallel_size=2) as llm:
         (rank,) = set(descendants(os.getpid())) - before
         assert llm.facts.tensor_parallel_size == 2
         assert llm.generate(PROMPTS, GREEDY) == alone
     assert not is_alive(rank)
+    assert open_pipes() == pipes
+
+
+def open_pipes() -> set[str]:
+    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+    return {os.readlink(link) for link in links if link.is_symlink() and os.readlink(link).startswith("pipe:")}
 
 
 def test_a_killed_rank_is_an_error_within_seconds(talker: tuple[Path, Any]) -> None:
