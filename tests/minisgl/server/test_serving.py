@@ -198,7 +198,7 @@ WRONG = [
     ({"n": 129}, 400, "invalid_value", "n"),
     ({"n": 1, "best_of": 2}, 400, "unsupported_parameter", "best_of"),
     ({"min_tokens": 25}, 400, "invalid_value", "min_tokens"),
-    ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
+    ({"tools": [{"type": "function"}]}, 400, "invalid_value", "tools"),
 ]
 
 
