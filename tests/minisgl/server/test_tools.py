@@ -243,6 +243,16 @@ def test_calls_and_results_go_back_into_the_prompt(server: Server) -> None:
 
 
 @cpu
+def test_a_prompt_with_tools_can_be_counted_before_it_is_sent(server: Server, client: openai.OpenAI) -> None:
+    counted = server.post("/tokenize", messages=USER, tools=TOOLS).json()["count"]
+    used = client.chat.completions.create(model="tiny", messages=USER, tools=TOOLS, max_tokens=1).usage
+    assert used is not None
+    assert used.prompt_tokens == counted > server.post("/tokenize", messages=USER).json()["count"]
+    error = server.post("/tokenize", messages=USER, tools=[WEATHER, WEATHER]).json()["error"]
+    assert (error["param"], error["code"]) == ("tools", "invalid_value")
+
+
+@cpu
 def test_the_pages_curl_lines_work(server: Server) -> None:
     page = (Path(__file__).resolve().parents[3] / "runtime" / "TOOLS.md").read_text()
     lines = re.findall(r"^curl .*?}'$", page, re.MULTILINE | re.DOTALL)
