@@ -42,17 +42,25 @@ class Endpoint:
         head = f"{method} {self._base}{path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
         answer = _Answer(head.encode() + body, on_piece, loop.create_future())
         try:
+            transport = await self._connect(answer)
+            try:
+                await answer.ended
+            finally:
+                transport.abort()  # a client that stops listening leaves at once
+        finally:
+            answer.ended.cancel()  # what the connection still says, nobody waits for
+        return answer.status, bytes(answer.body)
+
+    async def _connect(self, answer: _Answer) -> asyncio.Transport:
+        loop = asyncio.get_running_loop()
+        try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 transport, _ = await loop.create_connection(lambda: answer, self.host, self.port, ssl=self._tls)
         except TimeoutError:
             raise Failed("no connection within 10 s") from None
         except OSError as error:
             raise Failed(f"no connection: {_why(error)}") from error
-        try:
-            await answer.ended
-        finally:
-            transport.abort()  # a client that stops listening leaves at once
-        return answer.status, bytes(answer.body)
+        return transport
 
 
 class _Answer(asyncio.Protocol):

@@ -87,6 +87,7 @@ class PageTable:
             self.share(row, ids)
         self._give(self.table[row, self._shared[row] : self.held[row]])
         self.cache.unlock(self._prefixes.pop(row))
+        del self._salts[row]
         self.held[row] = self._shared[row] = 0
 
     def flush(self) -> None:
