@@ -13,6 +13,7 @@ from minisgl.server.openai import MOST_CHOICES
 from minisgl.server.requests import RequestTable
 
 STARTING_RETRY_SECONDS, DRAINING_RETRY_SECONDS = 10, 5
+MOST_SCORES = 2**16  # logprobs of one request's prompts: to write more would hold up others' streams too long
 
 
 class Front:
@@ -95,6 +96,17 @@ class Front:
                 "request; send several",
                 code="invalid_value",
                 param="n" if n > 1 else param,
+            )
+
+    def check_scores(self, num_tokens: int, num_top: int, param: str) -> None:
+        """What is told of prompts is put into words in one go, while others' streams wait."""
+        count = num_tokens * (num_top + 1)
+        if count > MOST_SCORES:
+            raise RequestError(
+                f"{param}: {num_tokens} prompt tokens with {num_top + 1} logprobs each are {count}, and {MOST_SCORES} "
+                "is the limit of one request; send fewer prompts, or ask for fewer of the likeliest tokens",
+                code="invalid_value",
+                param=param,
             )
 
     def answer_len(self, prompt_len: int, wanted: int | None, default: int | None, param: str) -> int:

@@ -140,6 +140,10 @@ class Underneath(CompletionRequest):
     def num_prompt_logprobs(self) -> int | None:
         return self.logprobs if self.tells_prompt else None
 
+    @property
+    def scores_field(self) -> str:
+        return "top_logprobs_num"
+
     def decode(self) -> DecodeParams:
         return msgspec.structs.replace(super().decode(), tells_all=self.logprobs is not None, with_ids=True)
 

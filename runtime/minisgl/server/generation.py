@@ -142,6 +142,8 @@ class Generation(Response):
             max_tokens = front.answer_len(len(ids), body.token_limit, self._default_len, self._param)
             orders += [(ids, self._style.sampling(body.sampling(max_tokens, nth))) for nth in range(n)]
         self._prompt_lens = [len(ids) for ids in prompts]
+        if (num_top := body.num_prompt_logprobs) is not None:
+            front.check_scores(sum(self._prompt_lens), num_top, body.scores_field)
         self._style.prompts = prompts
         choices = Choices(tickets)
         for index, (ticket, (ids, sampling)) in enumerate(zip(tickets, orders, strict=True)):

@@ -152,6 +152,11 @@ class Sampling(Named):
         """None: no logprobs of the prompt; else of how many of the likeliest tokens beside its own."""
         return self.prompt_logprobs
 
+    @property
+    def scores_field(self) -> str:
+        """The field that asks for logprobs of the prompt."""
+        return "prompt_logprobs"
+
     def sampling(self, max_tokens: int, nth: int = 0) -> SamplingParams:
         """For the `nth` choice: with a seed, each has its own, and the first is the answer to n=1."""
         if (self.min_tokens or 0) > max_tokens:
@@ -277,6 +282,10 @@ class CompletionRequest(Sampling):
         """An echo with logprobs tells those of the prompt too."""
         asked = [count for count in (self.prompt_logprobs, self.logprobs if self.echo else None) if count is not None]
         return max(asked, default=None)
+
+    @property
+    def scores_field(self) -> str:
+        return "prompt_logprobs" if self.prompt_logprobs is not None else "logprobs"
 
     def decode(self) -> DecodeParams:
         """An echo with logprobs tells of every token, also of one that is no text: lm-eval counts them."""

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.cpu
 
 PROMPT = "once upon a time é"
 IDS = list(PROMPT.encode())
+MANY = [[1] * 200] * 100
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,10 @@ def test_the_stream_says_the_same(client: openai.OpenAI) -> None:
     for choice in plain.choices:
         assert choice.logprobs is not None
         assert texts[choice.index] == choice.text
-        assert found[choice.index] == choice.logprobs.model_dump()
+        told = choice.logprobs.model_dump()
+        for name in ("tokens", "text_offset"):
+            assert found[choice.index][name] == told[name]
+        assert found[choice.index]["token_logprobs"][1:] == pytest.approx(told["token_logprobs"][1:], abs=1e-4)
 
 
 def test_prompt_logprobs_are_told_as_vllm_tells_them(server: Server, model: Any) -> None:
@@ -133,10 +137,29 @@ def test_prompt_logprobs_are_told_as_vllm_tells_them(server: Server, model: Any)
         ({"max_tokens": -1}, "max_tokens"),
         ({"prompt": [1] * 2048, "max_tokens": 0}, "prompt"),
     ],
-    ids=str,
+    ids=["21", "-1", "stream", "max_tokens", "context"],
 )
 def test_what_cannot_be_told_is_refused(server: Server, fields: dict[str, Any], param: str) -> None:
     answer = server.post("/v1/completions", **{"prompt": "a", **fields})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/completions", {"prompt": MANY, "prompt_logprobs": 3}, "prompt_logprobs"),
+        ("/v1/completions", {"prompt": MANY, "echo": True, "logprobs": 3}, "logprobs"),
+        (
+            "/generate",
+            {"input_ids": MANY, "top_logprobs_num": 3, "sampling_params": {"max_new_tokens": 1}},
+            "top_logprobs_num",
+        ),
+    ],
+    ids=["prompt_logprobs", "echo", "generate"],
+)
+def test_more_than_can_be_told_is_refused(server: Server, path: str, fields: dict[str, Any], param: str) -> None:
+    asked = fields | {"return_logprob": True, "logprob_start_len": 0}
+    answer = server.post(path, **asked)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
