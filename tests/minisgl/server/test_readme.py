@@ -15,11 +15,12 @@ pytestmark = pytest.mark.cpu
 
 ROOT = Path(__file__).resolve().parents[3]
 ADDRESS = "localhost:1919"
+FILES = ("README.md", "runtime/README.md", "runtime/HTTP.md")
 
 
 def curl_lines() -> Iterator[tuple[str, str]]:
     """File and command of each curl in a fenced block; a command ends with a line without a backslash."""
-    for file in ("README.md", "runtime/README.md"):
+    for file in FILES:
         for block in re.findall(r"^```\w*\n(.*?)^```$", (ROOT / file).read_text(), re.MULTILINE | re.DOTALL):
             joined = block.replace("\\\n", "\\\0")
             for line in joined.splitlines():
@@ -39,8 +40,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def test_both_files_have_some_and_all_are_of_this_server() -> None:
-    assert {file for file, _ in LINES} == {"README.md", "runtime/README.md"}
+def test_two_of_them_have_some_and_all_are_of_this_server() -> None:
+    assert {file for file, _ in LINES} == {"README.md", "runtime/HTTP.md"}
     assert [line for _, line in LINES if ADDRESS not in line] == []
 
 
