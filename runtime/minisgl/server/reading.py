@@ -9,6 +9,7 @@ import msgspec
 
 from minisgl.messages import DecodeParams, Finish, SamplingParams, Scored, Text
 from minisgl.server.answer.events import Arguments, CallStarted, Content, Event, Reasoning
+from minisgl.server.answer.grammar import behind_reasoning
 from minisgl.server.answer.reader import AnswerReader, Reading
 from minisgl.server.sse import event_of
 from minisgl.server.style import ChatStyle, reason
@@ -28,10 +29,11 @@ class ReadingStyle(ChatStyle):
         return msgspec.structs.replace(params, thinking=self._reading.thinking, shows_marks=True)
 
     def sampling(self, params: SamplingParams) -> SamplingParams:
-        calls = self._reading.calls
-        if calls is None:
-            return params
-        return msgspec.structs.replace(params, grammar=calls.lark(self._reading.thinking))
+        calls, thinking = self._reading.calls, self._reading.thinking
+        asked = getattr(params, "grammar", "")  # of the answer's text
+        if calls is not None and (calls.is_forced or not asked):
+            return msgspec.structs.replace(params, grammar=calls.lark(thinking))
+        return msgspec.structs.replace(params, grammar=behind_reasoning(asked, thinking)) if asked else params
 
     def take_prompt(self, thinks: bool | None) -> None:
         self._reading = self._reading.after(thinks)

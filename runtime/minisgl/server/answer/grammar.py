@@ -29,6 +29,18 @@ class GrammarError(ValueError):
     """These arguments cannot be written in this format."""
 
 
+def behind_reasoning(grammar: str, thinking: Thinking) -> str:
+    """The same grammar for a model that thinks first: it holds the answer, not the reasoning."""
+    if thinking is Thinking.NONE:
+        return grammar
+    first, *others = (
+        json.loads(grammar)["grammars"] if grammar.lstrip().startswith("{") else [{"lark_grammar": grammar}]
+    )
+    start = "thought gap @answer" if thinking is Thinking.OPEN else '("<think>" thought gap)? @answer'
+    outer = {"lark_grammar": f"start: {start}{THOUGHT}"}
+    return json.dumps({"grammars": [outer, {**first, "name": "answer"}, *others]})
+
+
 def check(lark: str) -> None:
     """Raises GrammarError for what llguidance cannot hold a model to: by its own limits, in tens of milliseconds."""
     from llguidance import LLMatcher  # 3 MB that only requests with held calls need

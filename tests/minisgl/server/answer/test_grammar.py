@@ -13,7 +13,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from minisgl.messages import Thinking
 from minisgl.server.answer.events import Arguments, CallStarted, Content, Reasoning
-from minisgl.server.answer.grammar import Callee, CallGrammar, GrammarError
+from minisgl.server.answer.grammar import Callee, CallGrammar, GrammarError, behind_reasoning
 from minisgl.server.answer.reader import AnswerReader, Reading
 from support.words import EOS, byte_tokenizer
 
@@ -138,6 +138,26 @@ def test_whatever_a_model_writes_its_calls_are_read_and_fit(kind: str, seed: int
 def test_most_of_them_end() -> None:
     ended = [text for kind in KINDS for seed in range(6) if (text := write(grammar(kind), seed)) is not None]
     assert len(ended) > 9
+
+
+@pytest.mark.parametrize(
+    ("inner", "answer"),
+    [
+        (LLMatcher.grammar_from_json_schema('{"type": "object", "maxProperties": 0}'), "{}"),
+        (LLMatcher.grammar_from_regex("ab*"), "abb"),
+        ('start: "a" | "b"', "b"),
+    ],
+)
+def test_another_grammar_holds_the_answer_behind_the_reasoning(inner: str, answer: str) -> None:
+    assert behind_reasoning(inner, Thinking.NONE) == inner
+    opened, may = behind_reasoning(inner, Thinking.OPEN), behind_reasoning(inner, Thinking.MAY)
+    thought = "Why {not}?</think>\n\n"
+    assert accepts(opened, thought + answer)
+    assert accepts(may, "<think>" + thought + answer)
+    assert accepts(may, answer)
+    for wrong in (answer, thought, thought + "x", thought + answer + "!"):
+        assert not accepts(opened, wrong)
+    assert not accepts(may, "<think>" + thought + "x")
 
 
 PROPERTIES = st.dictionaries(
