@@ -22,7 +22,8 @@ from report import write
 from minisgl.engine.batch import Batch, Sampled
 from minisgl.kvcache.radix import RadixPrefixCache
 from minisgl.messages import DecodeParams, Generate, SamplingParams, Step
-from minisgl.scheduler.scheduler import Scheduler, SchedulerConfig
+from minisgl.scheduler.config import SchedulerConfig
+from minisgl.scheduler.scheduler import Scheduler
 
 RUNNING, CONTEXT, VOCAB, EOS = 256, 4096, 50_000, 2
 SHORTEST, LONGEST = 100, 1024  # tokens of a prompt, and of an answer

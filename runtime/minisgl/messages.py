@@ -57,6 +57,7 @@ class SamplingParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     logprobs: int | None = None  # None: none; n: the chosen token's, and the n likeliest tokens'
     min_tokens: int = 0  # before so many, no end token and none of `stop_token_ids` is chosen
     prompt_logprobs: int | None = None  # None: none; n: each prompt token's but the first's, and the n likeliest there
+    grammar: str = ""  # what the answer is held to, as llguidance reads it: Lark's language, or JSON; empty: nothing
 
 
 class DecodeParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -13,8 +13,9 @@ from minisgl.engine.batch import NOT_KNOWN, Batch, Sampled
 from minisgl.kvcache.naive import NaivePrefixCache
 from minisgl.kvcache.radix import RadixPrefixCache
 from minisgl.messages import DecodeParams, Finish, Generate, SamplingParams
+from minisgl.scheduler.config import SchedulerConfig
 from minisgl.scheduler.driver import unpack
-from minisgl.scheduler.scheduler import Scheduler, SchedulerConfig
+from minisgl.scheduler.scheduler import Scheduler
 
 VOCAB, EOS = 50, 49
 

@@ -47,6 +47,8 @@ class Extras:
     bias: NDArray[np.float32]
     logprobs_at: NDArray[np.int64]
     num_top: NDArray[np.int64]  # likeliest tokens to report beside the chosen one
+    held_at: NDArray[np.int64]
+    masks: NDArray[np.int32]  # [held, words]: a bit per token, the lowest first; one that is not set is not chosen
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Engine:
         group: Group | None = None,
         phase: Phase = lambda name, done, total: None,
     ) -> None:
-        self.config = config
+        self.config, self.folder = config, folder
         self.group = group = group or Group()
         dtype = getattr(torch, config.dtype)
         # All ranks look before any loads; ranks on CPUs share the machine's memory.

@@ -1,11 +1,14 @@
-"""What a request may ask to be done to its logits before a token is chosen: penalties on repetition, and biases.
+"""What a request may ask to be done to its logits before a token is chosen: penalties on repetition, biases, masks.
 
-Formulas: repetition of CTRL (arXiv:1909.05858), presence and frequency of the OpenAI API; in this order, then biases.
+Formulas: repetition of CTRL (arXiv:1909.05858), presence and frequency of the OpenAI API;
+in this order, then biases and masks.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from minisgl.engine.batch import NOT_KNOWN, Extras
 
@@ -18,6 +21,16 @@ def apply(logits: torch.Tensor, extras: Extras, last: torch.Tensor) -> None:
         device = logits.device
         where = tuple(torch.from_numpy(index).to(device) for index in (extras.bias_at, extras.bias_token))
         logits.index_put_(where, torch.from_numpy(extras.bias).to(device), accumulate=True)
+    if len(extras.held_at):
+        at = torch.from_numpy(extras.held_at).to(logits.device)
+        logits[at] = logits[at].masked_fill_(~_unpack(extras.masks, logits), float("-inf"))
+
+
+def _unpack(masks: NDArray[np.int32], logits: torch.Tensor) -> torch.Tensor:
+    """Bits to bool [rows, vocab]."""
+    words = torch.from_numpy(masks).to(logits.device).unsqueeze(2)
+    bits = (words >> torch.arange(32, device=logits.device, dtype=torch.int32)) & 1
+    return bits.bool().flatten(1)[:, : logits.shape[1]]
 
 
 def _penalise(logits: torch.Tensor, extras: Extras, last: torch.Tensor) -> None:

@@ -127,7 +127,7 @@ def _asking(sampling: Sampling) -> NDArray[np.intp]:
     asks = (sampling.top_k > 0) | (sampling.top_p < 1) | (sampling.min_p > 0)
     asks &= sampling.temperature > 0
     if (extras := sampling.extras) is not None:
-        for at in (extras.penalised_at, extras.bias_at, extras.logprobs_at):
+        for at in (extras.penalised_at, extras.bias_at, extras.logprobs_at, extras.held_at):
             asks[at] = True
     return np.flatnonzero(asks)
 
@@ -141,6 +141,7 @@ def _pick(sampling: Sampling, who: NDArray[np.intp]) -> Sampling:
             penalised_at=np.searchsorted(who, extras.penalised_at),
             bias_at=np.searchsorted(who, extras.bias_at),
             logprobs_at=np.searchsorted(who, extras.logprobs_at),
+            held_at=np.searchsorted(who, extras.held_at),
         )
     columns = ("temperature", "top_k", "top_p", "min_p", "seeds", "positions")
     return Sampling(**{name: getattr(sampling, name)[who] for name in columns}, extras=extras)

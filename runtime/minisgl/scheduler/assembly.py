@@ -78,7 +78,7 @@ def _sampling(rows: RowTable, who: Index, positions: NDArray[np.int32]) -> Sampl
 
 def _extras(rows: RowTable, who: Index) -> Extras:
     """One look at each request that asks for more than the columns hold."""
-    penalised, histories, biased, reported = [], [], [], []
+    penalised, histories, biased, reported, held, masks = [], [], [], [], [], []
     for at in np.flatnonzero(rows.has_extras[who]).tolist():
         row = int(who[at])
         request = rows.of(row)
@@ -93,6 +93,9 @@ def _extras(rows: RowTable, who: Index) -> Extras:
             biased += [(at, token, WITHHELD) for token in request.withheld]
         if asked.logprobs is not None and not rows.is_mute[row]:
             reported.append((at, asked.logprobs))
+        if request.held is not None:
+            held.append((at,))
+            masks.append(request.held.mask())
 
     def column(table: Sequence[tuple[float, ...]], index: int, kind: type[np.generic]) -> NDArray[Any]:
         return np.array([line[index] for line in table], kind)
@@ -110,4 +113,6 @@ def _extras(rows: RowTable, who: Index) -> Extras:
         bias=column(biased, 2, np.float32),
         logprobs_at=column(reported, 0, np.int64),
         num_top=column(reported, 1, np.int64),
+        held_at=column(held, 0, np.int64),
+        masks=np.stack(masks) if masks else np.empty((0, 0), np.int32),
     )

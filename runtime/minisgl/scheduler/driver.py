@@ -4,6 +4,7 @@ for tests and offline use.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -21,8 +22,12 @@ from minisgl.kvcache.naive import NaivePrefixCache
 from minisgl.kvcache.radix import RadixPrefixCache
 from minisgl.messages import DecodeParams, Finish, Generate, SamplingParams, Step
 from minisgl.models.config import ModelConfig
-from minisgl.scheduler.scheduler import Scheduler, SchedulerConfig
+from minisgl.scheduler.config import SchedulerConfig
+from minisgl.scheduler.grammar import Guidance
+from minisgl.scheduler.scheduler import Scheduler
 from minisgl.source import EVERYTHING, SETTINGS, find_model
+
+COMPILING_SECONDS = 0.001  # between two looks at what is being compiled
 
 
 def build_engine(args: LaunchArgs, group: Group | None = None, phase: Phase = lambda name, done, total: None) -> Engine:
@@ -45,7 +50,8 @@ def build_scheduler(engine: Engine, seed: int | None = None) -> Scheduler:
         vocab_size=config.model.vocab_size,
         eos_token_ids=config.model.eos_token_ids,
     )
-    return Scheduler(limits, cache, seed)
+    words = engine.folder / "tokenizer.json"
+    return Scheduler(limits, cache, seed, Guidance(words, config.model.vocab_size, config.model.eos_token_ids))
 
 
 class Driver:
@@ -69,6 +75,8 @@ class Driver:
             self._flying.append(self.engine.launch(batch))
         if self._flying and (batch is None or not self.engine.config.overlap or len(self._flying) > 1):
             self.scheduler.complete(self._flying.popleft()())
+        elif batch is None and self.scheduler.has_work:  # a grammar is being compiled
+            time.sleep(COMPILING_SECONDS)
         return batch
 
     def take(self) -> Step:

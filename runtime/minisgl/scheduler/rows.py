@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minisgl.messages import DecodeParams, Opened, SamplingParams
+from minisgl.scheduler.grammar import Held
 from minisgl.scheduler.scores import PromptScores
 
 Index = NDArray[np.intp]
@@ -41,6 +42,7 @@ class Request:
     overtaken: int = 0  # by how many later ones, since it waits for pages
     opened: bool = False  # its first result is out
     scores: PromptScores | None = None  # of its prompt, if they were asked for
+    held: Held | None = None  # to a grammar
 
     @property
     def turn(self) -> tuple[int, int]:
@@ -67,6 +69,7 @@ def wants_extras(sampling: SamplingParams) -> bool:
         or sampling.logit_bias
         or sampling.logprobs is not None
         or sampling.min_tokens
+        or sampling.grammar
     )
 
 
@@ -89,6 +92,7 @@ class RowTable:
         self.has_stop_ids = np.zeros(num_rows, bool)
         self.has_extras = np.zeros(num_rows, bool)
         self.has_scores = np.zeros(num_rows, bool)
+        self.is_held = np.zeros(num_rows, bool)  # to a grammar
         self.is_mute = np.zeros(num_rows, bool)  # the one token it samples is told to nobody
         self.opened = np.zeros(num_rows, bool)
         self.spoiled = np.zeros(num_rows, bool)  # its keys and values may hold NaN: nobody may reuse them
@@ -127,6 +131,7 @@ class RowTable:
         self.has_stop_ids[row] = bool(sampling.stop_token_ids)
         self.has_extras[row] = wants_extras(sampling)
         self.has_scores[row] = request.scores is not None
+        self.is_held[row] = request.held is not None
         self.opened[row] = request.opened
         self.temperature[row], self.top_k[row] = sampling.temperature, sampling.top_k
         self.top_p[row], self.min_p[row], self.seed[row] = sampling.top_p, sampling.min_p, request.seed

@@ -21,15 +21,16 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minisgl.engine.batch import NOT_KNOWN, Batch, Sampled
 from minisgl.kvcache.base import PrefixCache
-from minisgl.messages import Finish, Generate, Opened, SamplingParams, Stats
+from minisgl.messages import Finish, Generate, Opened, Stats
 from minisgl.scheduler.assembly import assemble
+from minisgl.scheduler.config import SchedulerConfig
+from minisgl.scheduler.grammar import Held, Hold
 from minisgl.scheduler.pages import PageTable
 from minisgl.scheduler.queue import Queue
 from minisgl.scheduler.results import Results
@@ -44,29 +45,14 @@ RUNNING, LENGTH = np.uint8(Finish.RUNNING), np.uint8(Finish.LENGTH)
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class SchedulerConfig:
-    """The limits of the scheduler. `context_length` fits into the pages, so that any one request can run alone."""
-
-    num_pages: int
-    page_size: int
-    max_running: int
-    max_step_tokens: int
-    context_length: int
-    vocab_size: int
-    eos_token_ids: tuple[int, ...] = ()
-
-    @property
-    def num_rows(self) -> int:
-        """More rows than tokens in a step could never all decode."""
-        return min(self.max_running, self.max_step_tokens)
-
-
 class Scheduler:
     """The state of all requests. `results` is for the caller to take after each step."""
 
-    def __init__(self, config: SchedulerConfig, cache: PrefixCache, seed: int | None = None) -> None:
-        self.config = config
+    def __init__(
+        self, config: SchedulerConfig, cache: PrefixCache, seed: int | None = None, hold: Hold | None = None
+    ) -> None:
+        """`hold` compiles the grammars of requests that have one."""
+        self.config, self._hold = config, hold
         self.results = Results()
         num_rows = config.num_rows
         self._rows = RowTable(num_rows, config.context_length)
@@ -105,12 +91,13 @@ class Scheduler:
             sampling=sampling,
             decode=message.decode,
             salt=message.cache_salt.encode(),
-            withheld=self._ends_of(sampling) if sampling.min_tokens else (),
+            withheld=self.config.ends_of(sampling) if sampling.min_tokens else (),
             scores=None if sampling.prompt_logprobs is None else PromptScores(ids, sampling.prompt_logprobs),
+            held=self._hold(sampling.grammar) if sampling.grammar and self._hold is not None else None,
         )
         self._arrivals += 1
         self._known[request.uid] = request
-        if (why := self._why_impossible(request)) is not None:
+        if (why := self.config.why_impossible(request)) is not None:
             self._tell_end(request, Finish.ERROR, why)
         else:
             self._waiting.put(request)
@@ -158,6 +145,9 @@ class Scheduler:
         counts = np.zeros(len(rows.used), np.int32)  # tokens per row in this step; a preempted row falls back to 0
         by_turn = rows.by_turn()
         by_turn = by_turn[rows.length[by_turn] < rows.max_len[by_turn]]
+        if rows.is_held[by_turn].any():  # what may follow a token that is in flight is not known
+            is_blind = rows.is_held[by_turn] & (rows.tokens[by_turn, rows.length[by_turn] - 1] == NOT_KNOWN)
+            by_turn = by_turn[~is_blind]
         pending = rows.length[by_turn] - rows.computed[by_turn]
 
         decoding = by_turn[pending == 1]
@@ -258,6 +248,8 @@ class Scheduler:
         for request in self._waiting.first(MOST_LOOKED_AT + len(rows.used)):
             if self._budget(counts) <= 0 or (row := rows.free_row()) is None:
                 return
+            if request.held is not None and not self._can_start(request, request.held):
+                continue
             if self._admit_one(row, request, counts):
                 for earlier in stuck:
                     earlier.overtaken += 1
@@ -265,6 +257,16 @@ class Scheduler:
                 stuck.append(request)
             if len(stuck) == MOST_LOOKED_AT or any(earlier.overtaken >= MOST_OVERTAKING for earlier in stuck):
                 return
+
+    def _can_start(self, request: Request, held: Held) -> bool:
+        """Whether its grammar is compiled; one that failed ends the request."""
+        if not held.is_ready:
+            return False
+        if held.error is not None:
+            self._waiting.remove(request)
+            self._tell_end(request, Finish.ERROR, held.error)
+            return False
+        return True
 
     def _admit_one(self, row: int, request: Request, counts: NDArray[np.int32]) -> bool:
         rows, pages = self._rows, self._pages
@@ -324,6 +326,7 @@ class Scheduler:
         for i in np.flatnonzero(may_end & rows.has_stop_ids[who]).tolist():
             if int(tokens[i]) in rows.of(int(who[i])).sampling.stop_token_ids:
                 finish[i] = Finish.STOP
+        over = self._follow_grammars(who, tokens, finish)
         finish[failed] = Finish.ERROR
         for row in who[~rows.opened[who]].tolist():
             self._open(rows.of(row))
@@ -337,6 +340,27 @@ class Scheduler:
                     "the model gave no usable probabilities for this request (NaN or infinity); "
                     "try other input, or --dtype float32"
                 )
+            elif (held := rows.of(row).held) is not None and held.error is not None:
+                self.results.errors[uid] = held.error
+        for i in over[~failed[over]].tolist():
+            self._tell_end(self._retire(int(who[i])), Finish.STOP)
+
+    def _follow_grammars(self, who: Index, tokens: NDArray[np.int32], finish: NDArray[np.uint8]) -> Index:
+        """Tell the grammars of their answers' new tokens. Returns indices of those that are whole, but for the end."""
+        over = []
+        for i in np.flatnonzero(self._rows.is_held[who] & ~self._rows.is_mute[who]).tolist():
+            token = int(tokens[i])
+            held = self._rows.of(int(who[i])).held
+            assert held is not None, "its column says so"
+            held.accept(token)
+            if held.error is not None:
+                finish[i] = Finish.ERROR
+            elif held.is_over:
+                is_end = self._is_eos[token]
+                finish[i] = Finish.STOP if is_end else RUNNING  # its text is shown before the end
+                if not is_end:
+                    over.append(i)
+        return np.array(over, np.intp)
 
     def _retire(self, row: int) -> Request:
         """Its terminal result comes now: from here on the row only waits for the steps that hold it."""
@@ -371,23 +395,3 @@ class Scheduler:
             self._open(request)
         self.results.end(request.uid, finish, error)
         del self._known[request.uid]
-
-    def _ends_of(self, sampling: SamplingParams) -> tuple[int, ...]:
-        """The tokens that end a request."""
-        ends = {*sampling.stop_token_ids, *(() if sampling.ignore_eos else self.config.eos_token_ids)}
-        return tuple(token for token in sorted(ends) if token < self.config.vocab_size)
-
-    def _why_impossible(self, request: Request) -> str | None:
-        limit = self.config.context_length
-        if not len(request.ids):
-            return "the prompt is empty; send at least one token"
-        if request.sampling.max_tokens < 0:
-            return f"max_tokens is {request.sampling.max_tokens}; ask for at least 0"
-        if request.max_len > limit:
-            return (
-                f"prompt ({len(request.ids)} tokens) plus max_tokens ({request.sampling.max_tokens}) is more than the "
-                f"context of {limit} tokens; shorten one of them"
-            )
-        if request.ids.min() < 0 or request.ids.max() >= self.config.vocab_size:
-            return f"the prompt holds a token outside the vocabulary of {self.config.vocab_size}"
-        return None

@@ -37,6 +37,8 @@ NO_EXTRAS = Extras(
     bias=np.empty(0, np.float32),
     logprobs_at=NONE,
     num_top=NONE,
+    held_at=NONE,
+    masks=np.empty((0, 0), np.int32),
 )
 
 

@@ -101,9 +101,24 @@ def test_a_token_ruled_out_by_minus_infinity_is_no_failure() -> None:
     assert result.tokens[0] == 3
 
 
+def test_a_mask_leaves_only_what_it_allows() -> None:
+    logits = torch.randn(3, 70)  # two words and six tokens of a third
+    masks = np.zeros((2, 3), np.int32)
+    masks[0, 1] = np.uint32(1 << 31).view(np.int32)  # token 63 alone
+    masks[1, [0, 2]] = 0b101, 0b100000  # tokens 0, 2 and 69
+    extras = extras_of(held_at=[0, 2], masks=masks, logprobs_at=[0], num_top=[2])
+    for seed in range(20):
+        result = choose(logits, replace(asking(3, temperature=[1, 0, 2], seeds=[seed] * 3), extras=extras))
+        assert not result.failed.any()
+        assert result.tokens[0] == 63
+        assert result.tokens[1] == int(logits[1].argmax())
+        assert result.tokens[2] in (0, 2, 69)
+        assert result.logprobs[0].logprob == 0
+
+
 def extras_of(**columns: Any) -> Extras:
     """One row's wishes; what is not named asks for nothing."""
-    kinds = {"presence": "f4", "frequency": "f4", "repetition": "f4", "bias": "f4"}
+    kinds = {"presence": "f4", "frequency": "f4", "repetition": "f4", "bias": "f4", "masks": "i4"}
     names = Extras.__dataclass_fields__
     return Extras(**{name: np.array(columns.get(name, []), kinds.get(name, "i8")) for name in names})
 
