@@ -11,8 +11,6 @@ import re
 import warnings
 from typing import Any
 
-import msgspec
-
 from minisgl.server.answer.brackets import Brackets
 from minisgl.server.answer.parser import ToolParser
 
@@ -112,11 +110,15 @@ def _json_of(source: str, node: ast.expr) -> str:
     """A value that is JSON as it stands stays as it is; ValueError if it is no literal."""
     text = ast.get_source_segment(source, node) or ""
     try:
-        msgspec.json.decode(text)
-    except msgspec.DecodeError:
+        json.loads(text, parse_constant=_refuse)  # which has no bounds for numbers, as JSON has none
+    except ValueError:
         text = json.dumps(_value(node), ensure_ascii=False, allow_nan=False)
         text.encode()  # half a surrogate pair is no text
     return text
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _value(node: ast.expr) -> Any:
