@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
+from support.server import running
 from support.serving import Serving
+from support.words import save_words
 
 pytestmark = pytest.mark.cpu
 
@@ -65,3 +68,23 @@ def test_its_stop_and_its_logprobs_are_served(chat: ChatOpenAI) -> None:
     assert chat.invoke(QUESTION, stop=[" is Par"]).content == "The capital of France"
     told = chat.bind(logprobs=True, top_logprobs=2).invoke(QUESTION).response_metadata["logprobs"]["content"]
     assert "".join(token["token"] for token in told) == ANSWER
+
+
+def get_weather(city: str) -> str:
+    """Tell the weather of a city."""
+    return f"rain in {city}"
+
+
+def test_its_tools_are_called_also_in_a_stream(tmp_path: Path) -> None:
+    said = '\x02<tool_call>\n{"name": "get_weather", "arguments": {"city": "Zürich"}}\n</tool_call>\x03'
+    with running(save_words(tmp_path), "--tool-call-parser=hermes") as server:
+        chat = ChatOpenAI(model="tiny", base_url=f"{server.url}/v1", api_key=SecretStr("-"), max_retries=0)
+        armed = chat.bind_tools([get_weather])
+        answer = armed.invoke(said)
+        assert isinstance(answer, AIMessage)
+        assert [(call["name"], call["args"]) for call in answer.tool_calls] == [("get_weather", {"city": "Zürich"})]
+        pieces = list(armed.stream(said))
+        whole = pieces[0]
+        for piece in pieces[1:]:
+            whole += piece
+        assert [(call["name"], call["args"]) for call in whole.tool_calls] == [("get_weather", {"city": "Zürich"})]
