@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from minisgl.errors import RequestError
-from minisgl.messages import SamplingParams, Thinking, Tokenize
+from minisgl.messages import Thinking, Tokenize
 from minisgl.server.answer.grammar import Callee, CallGrammar, GrammarError, check
 from minisgl.server.answer.reader import Reading
 from minisgl.server.openai import ChatRequest
 from minisgl.server.tools import NamedChoice, Tool
-
-CAN_HOLD = "grammar" in SamplingParams.__struct_fields__  # does sampling know grammars?
 
 
 def words_of(body: ChatRequest) -> Tokenize:
@@ -32,13 +30,6 @@ def reading_of(body: ChatRequest, tool_parser: str | None, reasoning_parser: str
             code="unsupported_parameter",
             param="tools",
         )
-    calls = grammar_of(body, tool_parser)
-    if calls is not None and not CAN_HOLD:
-        if not calls.is_forced:
-            calls = None
-        else:
-            message = "tool_choice: calls cannot be forced yet; send auto"
-            raise RequestError(message, code="unsupported_parameter", param="tool_choice")
     if not tools and reasoning_parser is None:
         return None
     return Reading(
@@ -46,7 +37,7 @@ def reading_of(body: ChatRequest, tool_parser: str | None, reasoning_parser: str
         reasoning=reasoning_parser,
         names=frozenset(tool.function.name for tool in tools),
         parallel=body.parallel_tool_calls is not False,
-        calls=calls,
+        calls=grammar_of(body, tool_parser),
         separate=body.separate_reasoning is not False and body.include_reasoning is not False,
     )
 

@@ -30,7 +30,7 @@ class ReadingStyle(ChatStyle):
 
     def sampling(self, params: SamplingParams) -> SamplingParams:
         calls, thinking = self._reading.calls, self._reading.thinking
-        asked = getattr(params, "grammar", "")  # of the answer's text
+        asked = params.grammar  # of the answer's text
         if calls is not None and (calls.is_forced or not asked):
             return msgspec.structs.replace(params, grammar=calls.lark(thinking))
         return msgspec.structs.replace(params, grammar=behind_reasoning(asked, thinking)) if asked else params
