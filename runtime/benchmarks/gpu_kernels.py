@@ -4,7 +4,7 @@
 
 A graph holds 20 calls, each with weights or inputs of its own where one call's would stay in the L2 cache between
 steps; the median of 20 replays is divided by the calls. `floor_us` is the docstring's bytes at the rate of a large copy
-on this card, measured first. Prints a table, writes results/kernels.json.
+on this card, measured first. Prints a table, writes results/gpu_kernels.json.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from report import write
 
 from minisgl.kernels.draw import draw
 from minisgl.kernels.gate import gate, gate_twin
-from minisgl.kernels.gemv import gemv, gemv_twin
+from minisgl.kernels.gemv import gemv_twin
 from minisgl.kernels.heads import Shape, place_heads, place_heads_twin
 from minisgl.kernels.norm import add_norm, add_norm_twin
+from minisgl.kernels.skinny import few_rows
 
 CALLS, REPLAYS = 20, 20
 COLD_BYTES = 256 * 2**20  # more than any L2 cache: inputs rotate through as much
@@ -150,10 +151,16 @@ def products() -> Iterator[Case]:
         for outs, ins in sizes:
             count = copies(outs * ins * 2)
             weights = torch.randn(count, outs, ins, **RANDOM)
-            for rows in (1, 2, 4):
+            for rows in (1, 2, 8, 16):
                 x = torch.randn(rows, ins, **RANDOM)
-                ours, twin = rotate(gemv, x, weights), rotate(gemv_twin, x, weights)
-                yield Case("gemv", f"{model} {outs} x {ins}, {rows} rows", ours, twin, outs * ins * 2)
+                ours, twin = rotate(few_rows, x, weights), rotate(gemv_twin, x, weights)
+                yield Case(
+                    "gemv" if rows == 1 else "skinny",
+                    f"{model} {outs} x {ins}, {rows} rows",
+                    ours,
+                    twin,
+                    outs * ins * 2,
+                )
 
 
 def main() -> None:

@@ -165,18 +165,33 @@ def place_heads_equals_its_twin(device: str) -> None:
 
 @check
 def gemv_equals_its_twin(device: str) -> None:
-    from minisgl.kernels.gemv import MOST_ROWS, gemv, gemv_twin
+    from minisgl.kernels.gemv import gemv, gemv_twin
 
     shapes = [(40, 96), (130, 1024), (7, 1500), (24, 2048)]
     if not is_interpreted(device):
         shapes += [(4096, 1024), (6144, 1024), (1024, 3072), (151936, 1024), (34816, 5120), (5120, 17408)]
     for outs, ins in shapes:
-        for rows in range(1, MOST_ROWS + 1):
+        for biased in (False, True):
+            x = torch.randn(1, ins, device=device).bfloat16()
+            weight = (torch.randn(outs, ins, device=device) * ins**-0.5).bfloat16()
+            bias = torch.randn(outs, device=device).bfloat16() if biased else None
+            close(gemv(x, weight, bias), gemv_twin(x, weight, bias), 2)
+
+
+@check
+def skinny_equals_its_twin(device: str) -> None:
+    from minisgl.kernels.skinny import skinny, skinny_twin
+
+    shapes = [(40, 96), (130, 512), (7, 320)]
+    if not is_interpreted(device):
+        shapes += [(4096, 1024), (1024, 3072), (151936, 1024), (34816, 5120), (5120, 17408)]
+    for outs, ins in shapes:
+        for rows in (1, 5, 8, 16):
             for biased in (False, True):
                 x = torch.randn(rows, ins, device=device).bfloat16()
                 weight = (torch.randn(outs, ins, device=device) * ins**-0.5).bfloat16()
                 bias = torch.randn(outs, device=device).bfloat16() if biased else None
-                close(gemv(x, weight, bias), gemv_twin(x, weight, bias), 2)
+                close(skinny(x, weight, bias), skinny_twin(x, weight, bias), 2)
 
 
 def main() -> None:

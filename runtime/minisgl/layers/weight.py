@@ -85,9 +85,9 @@ class Matrix:
         Returns the bytes by which memory grew.
         """
         if self.weight.is_cuda and self.weight.dtype != torch.float32:
-            from minisgl.kernels.gemv import MOST_ROWS, gemv
+            from minisgl.kernels.skinny import MOST_ROWS, few_rows
 
-            self._few, self._multiply_few = MOST_ROWS, gemv
+            self._few, self._multiply_few = MOST_ROWS, few_rows
             return 0
         if self.weight.device.type != "cpu":
             return 0
