@@ -9,6 +9,7 @@ and the others do not wait: with overlap, it gets a token in every second step u
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
+MOST_KEPT = 64  # compiled grammars, for requests that send the same one again
 BITS = 32  # tokens in a number of a mask
 LONGEST_REASON = 300  # characters of llguidance's complaints, which may hold a whole grammar
 
@@ -59,6 +61,7 @@ class Guidance:
         self._path, self._vocab_size, self._ends = tokenizer, vocab_size, list(ends)
         self._pool = ThreadPoolExecutor(1, "grammar")  # compiling lets other threads run
         self._tokenizer: LLTokenizer | None = None
+        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()  # the latest ones, each at its beginning
 
     def __call__(self, grammar: str) -> Held:
         return _Held(self._pool.submit(self._compile, grammar), -(-self._vocab_size // BITS))
@@ -68,10 +71,14 @@ class Guidance:
 
         if self._tokenizer is None:
             self._tokenizer = LLTokenizer(str(self._path), n_vocab=self._vocab_size, eos_token=self._ends)
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
-        if not matcher.is_error():
-            matcher.deep_copy().compute_bitmask()  # the first mask takes milliseconds: here they stall nobody
-        return matcher
+        if (matcher := self._compiled.pop(grammar, None)) is None:
+            matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
+            if not matcher.is_error():
+                matcher.deep_copy().compute_bitmask()  # the first mask takes milliseconds: here they stall nobody
+        self._compiled[grammar] = matcher
+        if len(self._compiled) > MOST_KEPT:
+            self._compiled.popitem(last=False)
+        return matcher.deep_copy()
 
 
 class _Held:

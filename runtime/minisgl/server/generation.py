@@ -93,6 +93,7 @@ class Generation(Response):
         self._front, self._body, self._prompts, self._style = front, body, prompts, style
         self._param, self._default_len, self._echo = param, default_len, echo
         self._prompt_lens: list[int] = []
+        self._grammar = ""
         self._told: dict[int, tuple[PromptToken, ...]] = {}  # of prompts whose logprobs were asked for
         self._style.with_ids = bool(body.return_token_ids)
         options = body.stream_options
@@ -105,6 +106,8 @@ class Generation(Response):
             await until_gone(receive, self._work(tickets, scope, receive, send))
 
     async def _work(self, tickets: list[Ticket], scope: Scope, receive: Receive, send: Send) -> None:
+        if self._body.response_format or self._body.structured_outputs:
+            self._grammar = await asyncio.to_thread(self._body.held_to)
         leaders = tickets[:: self._body.num_choices]
         ids = [await self._ids(ticket, prompt) for ticket, prompt in zip(leaders, self._prompts, strict=True)]
         echoes = [await self._text(*known) for known in zip(leaders, self._prompts, ids, strict=True)]
@@ -140,7 +143,7 @@ class Generation(Response):
         orders = []
         for ids in prompts:
             max_tokens = front.answer_len(len(ids), body.token_limit, self._default_len, self._param)
-            orders += [(ids, self._style.sampling(body.sampling(max_tokens, nth))) for nth in range(n)]
+            orders += [(ids, self._style.sampling(body.sampling(max_tokens, nth, self._grammar))) for nth in range(n)]
         self._prompt_lens = [len(ids) for ids in prompts]
         if (num_top := body.num_prompt_logprobs) is not None:
             front.check_scores(sum(self._prompt_lens), num_top, body.scores_field)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from minisgl.errors import RequestError
 from minisgl.messages import DecodeParams, SamplingParams
 from minisgl.server import faults
+from minisgl.server.structured import ResponseFormat, StructuredOutputs, TextFormat, checked
 from minisgl.server.tools import MOST_TOOLS, Tool, ToolCall, ToolChoice, check_tools
 
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
@@ -38,7 +39,6 @@ Note = Annotated[str, Field(max_length=LONGEST_NOTE)]
 # Field -> the values that mean "not used". None is always one of them.
 NOT_SERVED: dict[str, tuple[Any, ...]] = {
     "suffix": ("",),
-    "response_format": ({"type": "text"},),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
@@ -116,6 +116,8 @@ class Sampling(Named):
     return_token_ids: bool | None = None  # vLLM's
     user: Annotated[str, Field(max_length=LONGEST_NOTE)] | None = None  # accepted, and kept nowhere
     metadata: Annotated[dict[NoteKey, Note], Field(max_length=MOST_NOTES)] | None = None  # the same
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None  # vLLM's
 
     @property
     def token_limit(self) -> int | None:
@@ -143,6 +145,19 @@ class Sampling(Named):
             raise RequestError(message, code="unsupported_parameter", param="prompt_logprobs")
         return self
 
+    @model_validator(mode="after")
+    def has_one_format(self) -> Self:
+        if self.structured_outputs is not None and not isinstance(self.response_format, TextFormat | None):
+            message = "response_format and structured_outputs both say what the answer looks like; send one of them"
+            raise RequestError(message, code="invalid_value", param="structured_outputs")
+        return self
+
+    def held_to(self) -> str:
+        """The grammar that answers are held to, checked; empty: none. Takes its time with large ones."""
+        if self.structured_outputs is not None:
+            return checked(self.structured_outputs, "structured_outputs")
+        return checked(self.response_format, "response_format")
+
     @property
     def num_choices(self) -> int:
         return self.n or 1
@@ -157,7 +172,7 @@ class Sampling(Named):
         """The field that asks for logprobs of the prompt."""
         return "prompt_logprobs"
 
-    def sampling(self, max_tokens: int, nth: int = 0) -> SamplingParams:
+    def sampling(self, max_tokens: int, nth: int = 0, grammar: str = "") -> SamplingParams:
         """For the `nth` choice: with a seed, each has its own, and the first is the answer to n=1."""
         if (self.min_tokens or 0) > max_tokens:
             message = f"min_tokens: {self.min_tokens} is more than the {max_tokens} tokens that the answer may have"
@@ -178,6 +193,7 @@ class Sampling(Named):
             logit_bias=dict(self.logit_bias or {}),
             logprobs=self.num_logprobs,
             min_tokens=self.min_tokens or 0,
+            grammar=grammar,
             prompt_logprobs=None if nth else self.num_prompt_logprobs,  # once for all choices of a prompt
         )
 

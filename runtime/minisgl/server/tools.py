@@ -22,6 +22,19 @@ class Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
 
 
+def valid_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema as it is. Raises ValueError for one that is none."""
+    if is_deep(schema, DEEPEST):
+        raise ValueError(f"no JSON schema: it is nested more than {DEEPEST} levels deep")
+    try:
+        # Without `$schema`: a dialect that is not known would be fetched from wherever it says.
+        jsonschema_rs.meta.validate({key: value for key, value in schema.items() if key != "$schema"})
+    except (jsonschema_rs.ValidationError, ValueError, RecursionError) as error:
+        where = ".".join(map(str, getattr(error, "instance_path", ()))) or "the schema"
+        raise ValueError(f"no JSON schema: {where[:100]}: {getattr(error, 'message', error)!s:.200}") from None
+    return schema
+
+
 class Function(Part):
     """What may be called. `parameters`: the JSON schema of its arguments; unset: it takes none."""
 
@@ -37,15 +50,7 @@ class Function(Part):
             return schema
         if schema.get("type", "object") != "object":
             raise ValueError("a function's arguments are an object: type should be 'object'")
-        if is_deep(schema, DEEPEST):
-            raise ValueError(f"no JSON schema of a function: it is nested more than {DEEPEST} levels deep")
-        try:
-            # Without `$schema`: a dialect that is not known would be fetched from wherever it says.
-            jsonschema_rs.meta.validate({key: value for key, value in schema.items() if key != "$schema"})
-        except (jsonschema_rs.ValidationError, ValueError, RecursionError) as error:
-            where = ".".join(map(str, getattr(error, "instance_path", ()))) or "the schema"
-            raise ValueError(f"no JSON schema: {where[:100]}: {getattr(error, 'message', error)!s:.200}") from None
-        return schema
+        return valid_schema(schema)
 
 
 class Tool(Part):
