@@ -36,6 +36,7 @@ TOGETHER = {
     "tools",
     "tool_choice",
     "response_format",
+    "structured_outputs",
     "sampling_params",
     "body",
 }

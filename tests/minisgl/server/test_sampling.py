@@ -100,7 +100,8 @@ def test_an_error_does_not_repeat_a_long_key() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"response_format": {"type": "json"}},
+        {"suffix": "x"},
+        {"guided_json": {"type": "object"}},
     ],
     ids=str,
 )
