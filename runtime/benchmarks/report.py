@@ -17,7 +17,9 @@ MODEL = Path("~/.cache/minisgl/models/smollm2-135m-instruct").expanduser()  # `m
 def write(script: Path, result: dict[str, Any], packages: tuple[str, ...] = ("numpy",)) -> None:
     """Store `result` as results/NAME.json beside the script NAME.py."""
     head = {
-        "command": " ".join([".venv/bin/python", f"runtime/benchmarks/{script.name}", *sys.argv[1:]]),
+        "command": " ".join([".venv/bin/python", f"runtime/benchmarks/{script.name}", *sys.argv[1:]]).replace(
+            str(Path.home()), "~"
+        ),
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": cpu(),
         "cores": os.cpu_count(),

@@ -12,11 +12,13 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -58,21 +60,28 @@ class Guidance:
 
     def __init__(self, tokenizer: Path, vocab_size: int, ends: Sequence[int]) -> None:
         """`tokenizer`: the model's tokenizer.json. `vocab_size`: of the logits, which may be more than its words."""
-        self._path, self._vocab_size, self._ends = tokenizer, vocab_size, list(ends)
+        self._path, self.vocab_size, self._ends = tokenizer, vocab_size, list(ends)
         self._pool = ThreadPoolExecutor(1, "grammar")  # compiling lets other threads run
         self._tokenizer: LLTokenizer | None = None
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()  # the latest ones, each at its beginning
 
     def __call__(self, grammar: str) -> Held:
-        return _Held(self._pool.submit(self._compile, grammar), -(-self._vocab_size // BITS))
+        return _Held(self._pool.submit(self._compile, grammar), self)
+
+    @cached_property
+    def num_words(self) -> int:
+        """Of tokenizer or logits, whichever has more: added words may have no logit, and logits may be padded."""
+        words = Tokenizer.from_file(str(self._path)).get_vocab(with_added_tokens=True)
+        return max(self.vocab_size, 1 + max(words.values()))
 
     def _compile(self, grammar: str) -> LLMatcher:
-        from llguidance import LLMatcher, LLTokenizer
+        from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
         if self._tokenizer is None:
-            self._tokenizer = LLTokenizer(str(self._path), n_vocab=self._vocab_size, eos_token=self._ends)
+            self._tokenizer = LLTokenizer(str(self._path), n_vocab=self.num_words, eos_token=self._ends)
         if (matcher := self._compiled.pop(grammar, None)) is None:
-            matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
+            limits = LLParserLimits(verbose_errors=False)
+            matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
             if not matcher.is_error():
                 matcher.deep_copy().compute_bitmask()  # the first mask takes milliseconds: here they stall nobody
         self._compiled[grammar] = matcher
@@ -82,8 +91,8 @@ class Guidance:
 
 
 class _Held:
-    def __init__(self, compiling: Future[LLMatcher], words: int) -> None:
-        self._compiling, self._words = compiling, words
+    def __init__(self, compiling: Future[LLMatcher], guidance: Guidance) -> None:
+        self._compiling, self._guidance = compiling, guidance
         self._error: str | None = None
 
     @property
@@ -110,8 +119,9 @@ class _Held:
         return self._compiling.result()
 
     def mask(self) -> NDArray[np.int32]:
-        mask = np.zeros(self._words, np.int32)
-        self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+        whole = np.zeros(-(-self._guidance.num_words // BITS), np.int32)
+        self._matcher.unsafe_compute_mask_ptr(whole.ctypes.data, whole.nbytes)
+        mask = whole[: -(-self._guidance.vocab_size // BITS)]
         if not mask.any():  # an error: the row is sampled all the same, and then ended
             mask[:] = -1
         return mask

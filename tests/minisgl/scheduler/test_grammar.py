@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,17 @@ def test_a_grammar_that_is_none_ends_its_request_only(make: MakeDriver) -> None:
     assert ends == {1: Finish.ERROR, 2: Finish.STOP}
     assert "unknown name" in errors[1]
     assert "\n" not in errors[1]
+
+
+def test_a_tokenizer_with_more_words_than_the_model_has_rows(tmp_path: Path) -> None:
+    folder = save_dummy(tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": 257}  # no row for an added word
+    (folder / "config.json").write_text(json.dumps(config))
+    driver = Driver(build_engine(LaunchArgs(model_path=str(folder), device="cpu", dummy_weight=True, num_tokens=512)))
+    driver.scheduler.add(held(1))
+    tokens, ends, _ = run(driver)
+    assert ends == {1: Finish.STOP}
+    Draft202012Validator(SCHEMA).validate(text(tokens[1]))
 
 
 class Late:

@@ -176,6 +176,7 @@ def deep(levels: int) -> dict[str, Any]:
         ({"response_format": named({"type": "object", "not": {}})}, "response_format"),
         ({"response_format": named({"$ref": "http://example.com/schema"})}, "response_format"),
         ({"response_format": named(deep(200))}, "response_format"),
+        ({"response_format": named({"$defs": {"n": {"$ref": "#/$defs/n"}}, "$ref": "#/$defs/n"})}, "response_format"),
         ({"response_format": named({"type": "string", "pattern": "(?=a)b"})}, "response_format"),
         ({"structured_outputs": {}}, "structured_outputs"),
         ({"structured_outputs": {"regex": "("}}, "structured_outputs"),

@@ -42,12 +42,21 @@ def behind_reasoning(grammar: str, thinking: Thinking) -> str:
 
 
 def check(lark: str) -> None:
-    """Raises GrammarError for what llguidance cannot hold a model to: by its own limits, in tens of milliseconds."""
-    from llguidance import LLMatcher  # 3 MB that only requests with held calls need
+    """Raises GrammarError for what llguidance cannot hold a model to: by its own limits, in tens of milliseconds.
 
-    if complaint := LLMatcher.validate_grammar(lark, None):
+    Also for what nobody can write, as a schema that contains itself: the first of its masks is empty. Bytes take the
+    place of the model's tokens.
+    """
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer  # 3 MB that only requests with held calls need
+
+    matcher = LLMatcher(LLTokenizer("byte"), lark, log_level=0, limits=LLParserLimits(verbose_errors=False))
+    if not matcher.is_error():
+        matcher.compute_bitmask()
+    if matcher.is_error():
+        complaint = matcher.get_error()
         sentence = complaint.splitlines()[0].partition("JSON schema: ")
-        raise GrammarError((sentence[2] or sentence[0])[:300])
+        reason = sentence[2] or sentence[0]
+        raise GrammarError("there is no such answer" if reason.startswith("NoExtension") else reason[:300])
 
 
 @dataclass(frozen=True)
