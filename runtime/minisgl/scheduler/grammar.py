@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 MOST_KEPT = 64  # compiled grammars, for requests that send the same one again
+MOST_STATES = 25_000  # of one answer's lexer, of up to 2 kB each: an answer that needs more ends with an error
 BITS = 32  # tokens in a number of a mask
 LONGEST_REASON = 300  # characters of llguidance's complaints, which may hold a whole grammar
 
@@ -80,7 +81,7 @@ class Guidance:
         if self._tokenizer is None:
             self._tokenizer = LLTokenizer(str(self._path), n_vocab=self.num_words, eos_token=self._ends)
         if (matcher := self._compiled.pop(grammar, None)) is None:
-            limits = LLParserLimits(verbose_errors=False)
+            limits = LLParserLimits(verbose_errors=False, max_lexer_states=MOST_STATES)
             matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
             if not matcher.is_error():
                 matcher.deep_copy().compute_bitmask()  # the first mask takes milliseconds: here they stall nobody
