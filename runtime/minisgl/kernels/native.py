@@ -47,12 +47,10 @@ class Shape(ctypes.Structure):
     )
 
 
-PRODUCT = {  # product.c
-    "can_multiply_bf16": (),
-    "pack_bf16": (c_void_p, c_int64, c_int64, c_void_p),
-    "multiply_bf16": (c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int64, c_int64, c_void_p),
-}
-ARGUMENTS = {  # native.c
+ARGUMENTS = {
+    "can_multiply": (),
+    "pack": (c_void_p, c_int64, c_int64, c_void_p),
+    "multiply": (c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int64, c_int64, c_void_p),
     "decode": (ctypes.POINTER(Shape), *(c_void_p,) * 10),
     "add_norm": (c_void_p, c_void_p, c_void_p, c_float, c_int64, c_int64, c_void_p),
     "gate": (c_void_p, c_int64, c_int64, c_void_p),
@@ -103,11 +101,7 @@ def library() -> ctypes.CDLL:
         for suffix in SUFFIXES.values():
             function = getattr(compiled, f"{name}_{suffix}")
             function.argtypes = arguments
-            function.restype = None
-    for name, arguments in PRODUCT.items():
-        function = getattr(compiled, name)
-        function.argtypes = arguments
-        function.restype = None if arguments else ctypes.c_int
+            function.restype = None if arguments else ctypes.c_int
     return compiled
 
 
@@ -115,7 +109,7 @@ class Kernels:
     """The kernels of one dtype, over contiguous tensors."""
 
     def __init__(self, dtype: torch.dtype) -> None:
-        names = (f"{name}_{SUFFIXES[dtype]}" for name in ARGUMENTS)
+        names = (f"{name}_{SUFFIXES[dtype]}" for name in ("decode", "add_norm", "gate", "rotate"))
         self.decode, self._add_norm, self._gate, self._rotate = (getattr(library(), name) for name in names)
 
     def add_norm(self, x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
