@@ -128,7 +128,7 @@ def test_what_is_whole_ends_whatever_else_is_asked(server: Server, more: dict[st
 @pytest.mark.parametrize(
     ("wanted", "pattern"),
     [
-        ({"regex": r"[a-f]{3}/\d{2}"}, r"[a-f]{3}/\d{2}"),
+        ({"regex": "[a-f]{3}/[0-9]{2}"}, "[a-f]{3}/[0-9]{2}"),
         ({"choice": ["yes", 'no "never"']}, r'yes|no "never"'),
         ({"grammar": 'root ::= "on" | "off"'}, "on|off"),
         ({"grammar": 'start: "a" /[0-9]/'}, r"a\d"),
