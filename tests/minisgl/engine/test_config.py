@@ -8,33 +8,12 @@ from minisgl.args import LaunchArgs
 from minisgl.engine.config import EngineConfig
 from minisgl.engine.memory import SLACK_BYTES, size_cache
 from minisgl.errors import StartError, UsageError
-from minisgl.models.config import ModelConfig, RopeConfig
 from minisgl.termination import Reason
-
-MODEL = ModelConfig(
-    architecture="LlamaForCausalLM",
-    vocab_size=1000,
-    hidden_size=64,
-    intermediate_size=128,
-    num_layers=2,
-    num_heads=8,
-    num_kv_heads=4,
-    head_dim=8,
-    context_length=1024,
-    norm_eps=1e-5,
-    rope=RopeConfig(),
-    tied_embeddings=True,
-    qkv_bias=False,
-    output_bias=False,
-    mlp_bias=False,
-    qk_norm=False,
-    dtype="bfloat16",
-    eos_token_ids=(2,),
-)
+from support.shapes import SMALL
 
 
 def resolve(device: str = "cpu", **args: Any) -> EngineConfig:
-    return EngineConfig.resolve(LaunchArgs(model_path="m", **args), MODEL, device)
+    return EngineConfig.resolve(LaunchArgs(model_path="m", **args), SMALL, device)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +98,8 @@ def test_what_a_trial_found_comes_off_the_cache() -> None:
 
 def test_graphs_take_memory_only_where_they_are() -> None:
     assert resolve().graph_bytes == 0
-    on_gpu = EngineConfig.resolve(LaunchArgs(model_path="m"), MODEL, "cuda", ["flashinfer-python"])
-    small = EngineConfig.resolve(LaunchArgs(model_path="m", cuda_graph_max_bs=8), MODEL, "cuda", ["flashinfer-python"])
+    on_gpu = EngineConfig.resolve(LaunchArgs(model_path="m"), SMALL, "cuda", ["flashinfer-python"])
+    small = EngineConfig.resolve(LaunchArgs(model_path="m", cuda_graph_max_bs=8), SMALL, "cuda", ["flashinfer-python"])
     assert on_gpu.graph_bytes > small.graph_bytes > 0
 
 
@@ -155,7 +134,7 @@ def test_a_cpu_overlaps_only_when_asked(wanted: str, device: str, overlaps: bool
     ],
 )
 def test_what_a_gpu_gets(args: dict[str, Any], installed: list[str], decided: tuple[str, int]) -> None:
-    config = EngineConfig.resolve(LaunchArgs(model_path="m", **args), MODEL, "cuda", installed)
+    config = EngineConfig.resolve(LaunchArgs(model_path="m", **args), SMALL, "cuda", installed)
     assert (config.attention_backend, config.graph_max_batch) == decided
     assert config.graph_max_tokens == (4096 if decided[0] == "fi" and decided[1] else 0)
     assert config.overlap
@@ -170,4 +149,4 @@ def test_what_a_gpu_gets(args: dict[str, Any], installed: list[str], decided: tu
 )
 def test_a_gpu_without_what_it_needs(args: dict[str, Any], installed: list[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        EngineConfig.resolve(LaunchArgs(model_path="m", **args), MODEL, "cuda", installed)
+        EngineConfig.resolve(LaunchArgs(model_path="m", **args), SMALL, "cuda", installed)

@@ -1,5 +1,6 @@
 """The largest step that a configuration allows."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,28 +8,9 @@ import pytest
 from minisgl.args import LaunchArgs
 from minisgl.engine.config import EngineConfig
 from minisgl.engine.trial import largest_step
-from minisgl.models.config import ModelConfig, RopeConfig
+from support.shapes import SMALL
 
-MODEL = ModelConfig(
-    architecture="LlamaForCausalLM",
-    vocab_size=1000,
-    hidden_size=64,
-    intermediate_size=128,
-    num_layers=2,
-    num_heads=8,
-    num_kv_heads=4,
-    head_dim=8,
-    context_length=256,
-    norm_eps=1e-5,
-    rope=RopeConfig(),
-    tied_embeddings=True,
-    qkv_bias=False,
-    output_bias=False,
-    mlp_bias=False,
-    qk_norm=False,
-    dtype="bfloat16",
-    eos_token_ids=(2,),
-)
+MODEL = replace(SMALL, context_length=256)
 
 
 @pytest.mark.parametrize(
