@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from minisgl import termination
-from minisgl_operator.build.deployment import CONTAINER
+from minisgl_operator.build.container import CONTAINER
 from minisgl_operator.objects import Object, condition, is_leaving, is_true, seconds_between
 from minisgl_operator.reasons import Finding, Reason
 

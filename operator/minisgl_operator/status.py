@@ -14,7 +14,7 @@ from typing import Literal
 from minisgl.info import ServerInfo
 from minisgl_operator import api
 from minisgl_operator.api import Condition, Key, Startup, Status
-from minisgl_operator.build.deployment import CONTAINER
+from minisgl_operator.build.container import CONTAINER
 from minisgl_operator.diagnosis import diagnose
 from minisgl_operator.objects import Object, condition, is_leaving, is_true, read_annotations, seconds_between
 from minisgl_operator.reasons import Finding, Reason

@@ -1,0 +1,78 @@
+"""The resource MiniSGLModel as its users write and read it: names, spec, status. The API is this folder.
+
+Knows nothing of Deployments, kopf or HTTP.
+"""
+
+from __future__ import annotations
+
+from minisgl_operator.api.names import (
+    API_VERSION,
+    APPLIED_HASH,
+    FIELD_MANAGER,
+    GROUP,
+    IMAGE,
+    KIND,
+    MANAGED_BY_LABEL,
+    MAX_NAME_LEN,
+    MODEL_LABEL,
+    PLURAL,
+    SPEC_HASH,
+    TEMPLATE_HASH,
+    VERSION,
+    Key,
+    labels,
+    selector,
+    url,
+)
+from minisgl_operator.api.part import Part
+from minisgl_operator.api.spec import (
+    QUANTITY_PATTERN,
+    SOURCE_PATTERN,
+    Device,
+    Model,
+    PodMetadata,
+    PodSpec,
+    PodTemplate,
+    PullSecret,
+    Resources,
+    Spec,
+    TokenSecret,
+    Toleration,
+)
+from minisgl_operator.api.status import Condition, Startup, Status
+
+__all__ = [
+    "API_VERSION",
+    "APPLIED_HASH",
+    "FIELD_MANAGER",
+    "GROUP",
+    "IMAGE",
+    "KIND",
+    "MANAGED_BY_LABEL",
+    "MAX_NAME_LEN",
+    "MODEL_LABEL",
+    "PLURAL",
+    "QUANTITY_PATTERN",
+    "SOURCE_PATTERN",
+    "SPEC_HASH",
+    "TEMPLATE_HASH",
+    "VERSION",
+    "Condition",
+    "Device",
+    "Key",
+    "Model",
+    "Part",
+    "PodMetadata",
+    "PodSpec",
+    "PodTemplate",
+    "PullSecret",
+    "Resources",
+    "Spec",
+    "Startup",
+    "Status",
+    "TokenSecret",
+    "Toleration",
+    "labels",
+    "selector",
+    "url",
+]

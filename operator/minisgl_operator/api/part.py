@@ -1,0 +1,22 @@
+"""What all parts of the resource are made of."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class Part(BaseModel):
+    """Base of every part: camelCase in JSON, immutable.
+
+    Unknown fields are refused by the API server. Here they are ignored, so that an operator older than the CRD works.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )

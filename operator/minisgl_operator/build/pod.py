@@ -1,0 +1,57 @@
+"""The pod template: one container, which passes the pod security standard "restricted"."""
+
+from __future__ import annotations
+
+from minisgl_operator import api
+from minisgl_operator.api import Key, Spec
+from minisgl_operator.build.container import build_container
+from minisgl_operator.build.launch import build_launch
+from minisgl_operator.build.source import build_source
+from minisgl_operator.objects import Object
+from minisgl_operator.settings import Settings
+
+USER = 10001
+# After drain delay and drain time-out the runtime ends open requests itself and exits within 5 seconds.
+GRACE_SECONDS = 10
+
+
+def build_pod(key: Key, spec: Spec, settings: Settings, image: str) -> Object:
+    """The template of a model's pods. Raises SpecError."""
+    source = build_source(spec.model)
+    launch = build_launch(key, spec, source.model_path)
+    pod = spec.pod_template
+    volumes = [{"name": "tmp", "emptyDir": {}}, source.volume]
+    mounts = [{"name": "tmp", "mountPath": "/tmp"}, source.mount]  # noqa: S108 (the pod's own)
+    if launch.args.tensor_parallel_size > 1:
+        # NCCL's rings lie in shared memory, and a container's /dev/shm has only 64 MB.
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108
+    placement = {
+        "nodeSelector": pod.spec.node_selector,
+        "tolerations": [each.model_dump(by_alias=True, exclude_none=True) for each in pod.spec.tolerations],
+        "runtimeClassName": pod.spec.runtime_class_name or settings.runtime_class_name,
+        "priorityClassName": pod.spec.priority_class_name,
+        "imagePullSecrets": [{"name": each.name} for each in pod.spec.image_pull_secrets],
+    }
+    args = launch.args
+    return {
+        "metadata": {
+            "labels": pod.metadata.labels | api.labels(key.name),
+            "annotations": dict(pod.metadata.annotations),
+        },
+        "spec": {
+            "serviceAccountName": key.name,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": args.drain_delay_seconds + args.drain_timeout_seconds + GRACE_SECONDS,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [build_container(spec, settings, image, launch.argv, args, source, mounts)],
+            "volumes": volumes,
+            **{name: value for name, value in placement.items() if value},
+        },
+    }
