@@ -5,6 +5,7 @@ Knows nothing of Deployments, kopf or HTTP.
 
 from __future__ import annotations
 
+from minisgl_operator.api.model import SOURCE_PATTERN, Model, TokenSecret
 from minisgl_operator.api.names import (
     API_VERSION,
     APPLIED_HASH,
@@ -27,16 +28,13 @@ from minisgl_operator.api.names import (
 from minisgl_operator.api.part import Part
 from minisgl_operator.api.spec import (
     QUANTITY_PATTERN,
-    SOURCE_PATTERN,
     Device,
-    Model,
     PodMetadata,
     PodSpec,
     PodTemplate,
     PullSecret,
     Resources,
     Spec,
-    TokenSecret,
     Toleration,
 )
 from minisgl_operator.api.status import Condition, Startup, Status

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
 from pydantic.alias_generators import to_camel
+
+# The length of an object's name at most; the API server checks its shape where it is used.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 
 class Part(BaseModel):

@@ -9,44 +9,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from minisgl_operator.api.part import Part
+from minisgl_operator.api.model import Model
+from minisgl_operator.api.part import Name, Part
 
-SOURCE_PATTERN = (
-    r"^(pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9_][A-Za-z0-9._-]*)*"
-    r"|hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._/-]*)?)$"
-)
 # The API server's own pattern for quantities such as 500m, 2 and 16Gi.
 QUANTITY_PATTERN = (
     r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
     r"(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
 )
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 Quantity = int | str
 Quantities = dict[str, Quantity]
-
-
-class TokenSecret(Part):
-    """A key of a Secret in the model's namespace."""
-
-    name: Name = Field(description="Name of the Secret.")
-    key: Name = Field(default="token", description="Key within the Secret.")
-
-
-class Model(Part):
-    """Which model is served, and under which name."""
-
-    source: Annotated[str, StringConstraints(max_length=512, pattern=SOURCE_PATTERN)] = Field(
-        description="Where the model lies: pvc://<claim>/<path> for a volume in this namespace, or "
-        "hf://<org>/<name>[@<revision>] for the Hugging Face hub. A change replaces the pods."
-    )
-    served_name: Annotated[str, StringConstraints(max_length=253, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")] | None = (
-        Field(default=None, description="Model name that clients ask for. Unset: the name of this object.")
-    )
-    token_secret: TokenSecret | None = Field(
-        default=None,
-        description="Hugging Face token, given to the pods as HF_TOKEN. The operator never reads the Secret.",
-    )
 
 
 class Device(Part):
