@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
+import socket
 import sys
-from types import SimpleNamespace
+import uuid
+from collections.abc import Awaitable, Callable
 
 from prometheus_client import start_http_server
 
 from minisgl import __version__
 from minisgl_operator import cluster, log
+from minisgl_operator.cluster import KubernetesCluster
 from minisgl_operator.facts import ask_server
+from minisgl_operator.lease import Lease
 from minisgl_operator.metrics import Metrics
 from minisgl_operator.queue import Queue
 from minisgl_operator.reconcile import Reconciler
@@ -22,9 +27,17 @@ from minisgl_operator.watch import Watches
 
 logger = logging.getLogger("minisgl_operator")
 
+Act = Callable[[], Awaitable[None]]
+
 
 async def serve(settings: Settings) -> None:
-    """Run the operator. Returns after SIGTERM; raises if a part ends on its own."""
+    """Run the operator. Returns after SIGTERM or SIGINT; raises if a part ends on its own.
+
+    Without the Lease it watches and collects what is to do, so that it can take over at once; it only does not do it.
+    """
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
     metrics = Metrics()
     if settings.metrics_port:
         start_http_server(settings.metrics_port, registry=metrics.registry)
@@ -32,9 +45,19 @@ async def serve(settings: Settings) -> None:
     reconciler = Reconciler(connection, settings, metrics, ask_server)
     queue = Queue(reconciler.reconcile, metrics)
     resync = Resync(connection, queue, metrics, settings.resync_seconds)
-    watches = Watches(settings, connection, metrics, SimpleNamespace(queue=queue, resync=resync))
-    # Started before kopf: when its watches restart, kopf cancels every task that is younger than itself.
-    background = [asyncio.create_task(queue.run(settings.workers)), asyncio.create_task(resync.run())]
+    watches = Watches(settings, connection, metrics, queue, resync)
+
+    async def act() -> None:
+        try:
+            await queue.run(settings.workers)
+        finally:
+            reconciler.forget()
+
+    background = [
+        asyncio.create_task(while_holder(act, settings, connection, metrics)),
+        asyncio.create_task(resync.run()),
+        asyncio.create_task(told.wait()),
+    ]
     watching = asyncio.create_task(watches.run())
     try:
         await asyncio.wait([watching, *background], return_when=asyncio.FIRST_COMPLETED)
@@ -42,10 +65,23 @@ async def serve(settings: Settings) -> None:
             if task.done():
                 task.result()
     finally:
-        for task in (watching, *background):
+        watches.stop()
+        for task in background:
             task.cancel()
-        await asyncio.gather(watching, *background, return_exceptions=True)
+        await asyncio.gather(*background, return_exceptions=True)  # the Lease is free from here on
+        await asyncio.gather(watching, return_exceptions=True)  # kopf takes some seconds
         await connection.close()
+
+
+async def while_holder(act: Act, settings: Settings, connection: KubernetesCluster, metrics: Metrics) -> None:
+    """Act while the Lease is ours; without one, always."""
+    if not settings.lease_namespace:
+        metrics.is_holder.set(1)
+        return await act()
+    identity = settings.identity or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    lease = Lease(connection, settings.lease_namespace, settings.lease_name, identity, metrics)
+    connection.may_write = lease.is_held
+    return await lease.run(act)
 
 
 def main() -> int:

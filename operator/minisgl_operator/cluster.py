@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import aiohttp
@@ -35,9 +35,20 @@ RULES: list[dict[str, list[str]]] = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
 ]
+# In its own namespace only, and about one object only; `create` cannot be narrowed to a name.
+LEASE_RULES: list[dict[str, list[str]]] = [
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+    {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": [api.FIELD_MANAGER],
+        "verbs": ["get", "update"],
+    },
+]
 
 REQUEST_TIMEOUT_SECONDS = 15.0  # a healthy API server answers in milliseconds; kopf's own default is 300
 PAGE = 500  # objects per list answer
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 
 
 class Cluster(Protocol):
@@ -72,6 +83,7 @@ class KubernetesCluster:
         self._client = client
         self._namespaces = namespaces
         self._metrics = metrics
+        self.may_write: Callable[[], bool] = lambda: True  # the Lease's word, where there is one
 
     async def close(self) -> None:
         """Release the connections."""
@@ -143,6 +155,20 @@ class KubernetesCluster:
         }
         await self._request("POST", f"/api/v1/namespaces/{meta['namespace']}/events", "create events", body=body)
 
+    async def lease(self, namespace: str, name: str) -> Object | None:
+        """One Lease, or None."""
+        return await self._get(f"{LEASES.format(namespace)}/{name}", "leases")
+
+    async def create_lease(self, body: Object) -> Object:
+        """Create a Lease; Conflict if it exists."""
+        path = LEASES.format(body["metadata"]["namespace"])
+        return await self._request("POST", path, "create leases", body=body, fenced=False)
+
+    async def replace_lease(self, body: Object) -> Object:
+        """Replace a Lease; Conflict if it is no longer the version in `body`."""
+        path = f"{LEASES.format(body['metadata']['namespace'])}/{body['metadata']['name']}"
+        return await self._request("PUT", path, "update leases", body=body, fenced=False)
+
     async def _get(self, path: str, plural: str) -> Object | None:
         try:
             return await self._request("GET", path, f"get {plural}")
@@ -164,9 +190,18 @@ class KubernetesCluster:
         return await self._request("PATCH", path, f"patch {plural}", query=query, body=body)
 
     async def _request(
-        self, method: str, path: str, where: str, query: dict[str, str] | None = None, body: Object | None = None
+        self,
+        method: str,
+        path: str,
+        where: str,
+        query: dict[str, str] | None = None,
+        body: Object | None = None,
+        *,
+        fenced: bool = True,
     ) -> Object:
-        """One call. `where` ("patch services") names it in errors and metrics."""
+        """One call. `where` ("patch services") names it in errors and metrics. `fenced`: a write needs the Lease."""
+        if fenced and method != "GET" and not self.may_write():
+            raise errors.NotHolder(f"{where}: not done, the Lease was not renewed in time")
         headers = {"Accept": "application/json"}
         if body is not None:
             kind = "application/apply-patch+yaml" if method == "PATCH" else "application/json"

@@ -4,6 +4,7 @@ OperatorError
 ├── SpecError          the spec cannot become pods        -> condition InvalidSpec, no retry
 ├── NameTaken          a child's name is somebody else's  -> condition NameConflict, looked at again
 ├── Leftover           a child of a deleted namesake       -> condition Replacing, looked at again soon
+├── NotHolder          another operator holds the Lease    -> nothing is written, its turn
 └── ApiError           the API server answered no
     ├── Refused        400, 422: the child is not valid   -> condition InvalidSpec
     ├── Forbidden      403: a right is missing            -> condition Forbidden, retried
@@ -38,6 +39,10 @@ class NameTaken(OperatorError):
 
 class Leftover(OperatorError):
     """A child belongs to a deleted model of the same name, and is being collected."""
+
+
+class NotHolder(OperatorError):
+    """This operator does not hold the Lease (any more), so it does not write."""
 
 
 class ApiError(OperatorError):

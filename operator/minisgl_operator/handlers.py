@@ -12,7 +12,6 @@ import kopf
 
 from minisgl_operator import api
 from minisgl_operator.api import Key
-from minisgl_operator.queue import Queue
 from minisgl_operator.resync import Resync
 
 REGISTRY = kopf.OperatorRegistry()
@@ -23,15 +22,13 @@ CHILDREN = (("apps", "v1", "deployments"), ("", "v1", "services"), ("", "v1", "s
 @kopf.on.event(api.GROUP, api.VERSION, api.PLURAL, registry=REGISTRY)
 async def model_changed(namespace: str | None, name: str, memo: Any, **_: Any) -> None:
     """A model was created, changed or deleted, or is seen for the first time."""
-    queue: Queue = memo.queue
-    queue.offer(Key(namespace or "", name))
+    memo.offer(Key(namespace or "", name))
 
 
 async def child_changed(namespace: str | None, labels: Mapping[str, str], memo: Any, **_: Any) -> None:
     """A child was created, changed or deleted; its label names the model."""
-    queue: Queue = memo.queue
     if model := labels.get(api.MODEL_LABEL):
-        queue.offer(Key(namespace or "", model))
+        memo.offer(Key(namespace or "", model))
 
 
 for group, version, plural in CHILDREN:

@@ -43,6 +43,11 @@ class Metrics:
         self.watch_restarts = Counter(
             "minisgl_operator_watch_restarts", "Times the watches ended and were started anew.", registry=self.registry
         )
+        self.is_holder = Gauge(
+            "minisgl_operator_is_holder",
+            "1 while this operator holds the Lease and acts, 0 while it waits.",
+            registry=self.registry,
+        )
         build = Gauge(
             "minisgl_operator_build_info", "Version of the operator.", ["version", "python"], registry=self.registry
         )

@@ -50,7 +50,7 @@ class Queue:
             self._enqueue(key)
 
     async def run(self, num_workers: int) -> None:
-        """Work for ever."""
+        """Work for ever. May be cancelled and run again; what is offered in between waits."""
         async with asyncio.TaskGroup() as group:
             for _ in range(num_workers):
                 group.create_task(self._worker())
@@ -67,7 +67,12 @@ class Queue:
             key = await self._ready.get()
             self._queued.discard(key)
             self._running.add(key)
-            delay = await self._once(key)
+            try:
+                delay = await self._once(key)
+            except asyncio.CancelledError:
+                self._running.discard(key)
+                self._enqueue(key)  # the work was cut short; whoever runs this queue next completes it
+                raise
             self._running.discard(key)
             if key in self._again and key not in self._failures:
                 delay = SETTLE_SECONDS

@@ -141,6 +141,13 @@ class Reconciler:
         logger.info("model=%s reason=%s: %s", key, ready["reason"], ready["message"])
         await self._cluster.event(model, kind, ready["reason"], ready["message"], self._now())
 
+    def forget(self) -> None:
+        """Another operator acts now: this one's picture of the models is no longer told."""
+        self._standing.clear()
+        self._asked.clear()
+        for kind in CONDITIONS:
+            self._metrics.models.labels(kind).set(0)
+
     def _count(self, key: Key, standing: str | None) -> None:
         if standing is None:
             self._standing.pop(key, None)

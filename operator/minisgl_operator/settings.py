@@ -46,6 +46,16 @@ class Settings(BaseModel):
         default=8,
         description="Models that are reconciled at the same time. One model is never reconciled twice at once.",
     )
+    lease_namespace: str = Field(
+        default="",
+        description="Namespace of the Lease that lets one of several operators act. Empty: no Lease; run only one.",
+    )
+    lease_name: str = Field(default="minisgl-operator", min_length=1, description="Name of that Lease.")
+    identity: str = Field(
+        default="",
+        description="Name of this operator in the Lease, such as its pod's; one that is restarted under the same name "
+        "acts again at once. Empty: host name and a random part.",
+    )
     log_format: Literal["json", "text"] = Field(
         default="json", description="json: one object a line. text: for people."
     )

@@ -1,23 +1,28 @@
 """Runs kopf's watches, and runs them again when they end.
 
 Kopf gives up on a watch ERROR event other than 410 and on a truncated line: the whole operator ends. Models, queue and
-resync live outside of it, so here it is simply started anew, with all objects listed afresh.
+resync live outside of it, so here it is simply started anew, with all objects listed afresh. It has a thread and a loop
+of its own, because when it ends it cancels every task of its loop, and takes seconds for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import signal
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import kopf
 
 from minisgl_operator import api
+from minisgl_operator.api import Key
 from minisgl_operator.cluster import Cluster
 from minisgl_operator.errors import ApiError
 from minisgl_operator.handlers import CHILDREN, REGISTRY
 from minisgl_operator.metrics import Metrics
+from minisgl_operator.queue import Queue
+from minisgl_operator.resync import Resync
 from minisgl_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -44,53 +49,72 @@ def kopf_settings() -> kopf.OperatorSettings:
 
 
 class Watches:
-    """All watches of one operator. `memo` carries queue and resync to the handlers."""
+    """All watches of one operator. They offer to the queue, and tell liveness how the resync does."""
 
-    def __init__(self, settings: Settings, cluster: Cluster, metrics: Metrics, memo: SimpleNamespace) -> None:
+    def __init__(self, settings: Settings, cluster: Cluster, metrics: Metrics, queue: Queue, resync: Resync) -> None:
         self._settings = settings
         self._cluster = cluster
         self._metrics = metrics
-        self._memo = memo
+        self._queue = queue
+        self._resync = resync
         self._stop = asyncio.Event()
+        self._stop_kopf: Callable[[], object] = lambda: None
 
     def stop(self) -> None:
-        """End `run`, as SIGTERM does."""
+        """End `run` soon."""
         self._stop.set()
+        self._stop_kopf()
 
     async def run(self) -> None:
-        """Watch until SIGTERM or SIGINT."""
+        """Watch until `stop`."""
         loop = asyncio.get_running_loop()
         pause = RESTART_SECONDS
         while not self._stop.is_set():
-            for number in (signal.SIGTERM, signal.SIGINT):  # kopf replaces them while it runs
-                loop.add_signal_handler(number, self.stop)
             if not await self._is_served():
                 await self._sleep(CRD_SECONDS)
                 continue
             began = loop.time()
             try:
                 await self._watch()
-                return
             except Exception:
                 # Whatever ended kopf, models must be watched again; liveness tells if that never succeeds.
                 logger.exception("watches ended, restarting them pause_seconds=%.0f", pause)
-                self._metrics.watch_restarts.inc()
+            if self._stop.is_set():
+                return
+            self._metrics.watch_restarts.inc()
             await self._sleep(pause)
             healthy = loop.time() - began > HEALTHY_SECONDS
             pause = RESTART_SECONDS if healthy else min(LONGEST_PAUSE_SECONDS, pause * 2)
 
     async def _watch(self) -> None:
+        """Run kopf in its own thread until it ends or is told to."""
+        loop = asyncio.get_running_loop()
+
+        def offer(key: Key) -> None:
+            loop.call_soon_threadsafe(self._queue.offer, key)
+
+        memo = SimpleNamespace(offer=offer, resync=self._resync)
+        await asyncio.to_thread(asyncio.run, self._kopf(memo))
+
+    async def _kopf(self, memo: SimpleNamespace) -> None:
+        stop = asyncio.Event()
+        self._stop_kopf = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
+        if self._stop.is_set():
+            stop.set()  # told before it could be heard
         namespaces = self._settings.namespaces
-        await kopf.operator(
-            registry=REGISTRY,
-            settings=kopf_settings(),
-            memo=self._memo,
-            standalone=True,  # else any other operator's peering object would freeze us
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-            liveness_endpoint=f"http://0.0.0.0:{self._settings.health_port}/healthz",
-            stop_flag=self._stop,
-        )
+        try:
+            await kopf.operator(
+                registry=REGISTRY,
+                settings=kopf_settings(),
+                memo=memo,
+                standalone=True,  # else any other operator's peering object would freeze us
+                clusterwide=not namespaces,
+                namespaces=namespaces,
+                liveness_endpoint=f"http://0.0.0.0:{self._settings.health_port}/healthz",
+                stop_flag=stop,
+            )
+        finally:
+            self._stop_kopf = lambda: None  # its loop is about to close
 
     async def _is_served(self) -> bool:
         """Kopf looks for resources only once: wait until the definition is there."""

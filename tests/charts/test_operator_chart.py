@@ -9,6 +9,7 @@ import yaml
 
 from charts import openapi
 from charts.helm import CHARTS, MONITORING, NEWEST, RenderError, template, validate
+from minisgl_operator.cluster import LEASE_RULES
 from minisgl_operator.settings import Settings, read
 
 RULES = yaml.safe_load((CHARTS / "minisgl-operator" / "files" / "rules.yaml").read_text())
@@ -35,6 +36,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "metrics": {"port": 9000, "serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"a": "b"}}}
     },
     "without definition": {"crds": {"install": False}, "logFormat": "text", "resyncSeconds": 60},
+    "two operators": {"replicas": 2},
     "shared values": {"global": {"anything": 1}},
 }
 
@@ -80,17 +82,35 @@ def test_without_namespaces_the_generated_rules_hold_in_the_whole_cluster() -> N
     rendered = template("minisgl-operator")
     (role,) = [each for each in rendered.of("ClusterRole") if each["metadata"]["name"] == "minisgl-operator"]
     assert role["rules"] == RULES
-    assert rendered.of("Role") == []
+    assert [role["metadata"]["namespace"] for role in rendered.of("Role")] == ["somewhere"]
 
 
 def test_with_namespaces_they_hold_in_each_of_them_and_nowhere_else() -> None:
     rendered = template("minisgl-operator", {"watchNamespaces": ["team-a", "team-b"], "aggregateRoles": False})
     assert rendered.of("ClusterRole") + rendered.of("ClusterRoleBinding") == []
     roles = {role["metadata"]["namespace"]: role["rules"] for role in rendered.of("Role")}
-    assert roles == {"team-a": RULES, "team-b": RULES}
+    assert roles == {"team-a": RULES, "team-b": RULES, "somewhere": LEASE_RULES}
     for binding in rendered.of("RoleBinding"):
         (subject,) = binding["subjects"]
         assert subject == {"kind": "ServiceAccount", "name": "minisgl-operator", "namespace": "somewhere"}
+
+
+def test_the_lease_is_the_releases_own_and_the_pod_tells_its_name() -> None:
+    rendered = template("minisgl-operator", name="other")
+    (container,) = rendered.one("Deployment")["spec"]["template"]["spec"]["containers"]
+    assert "--lease-name=other" in container["args"]
+    assert [each["name"] for each in container["env"]] == ["MINISGL_IDENTITY"]
+    (role,) = rendered.of("Role")
+    assert role["rules"] == [
+        rule | ({"resourceNames": ["other"]} if "resourceNames" in rule else {}) for rule in LEASE_RULES
+    ]
+
+
+def test_several_operators_prefer_different_nodes() -> None:
+    assert "affinity" not in template("minisgl-operator").one("Deployment")["spec"]["template"]["spec"]
+    two = template("minisgl-operator", {"replicas": 2}).one("Deployment")["spec"]
+    (term,) = two["template"]["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert (two["replicas"], term["podAffinityTerm"]["labelSelector"]) == (2, two["selector"])
 
 
 def test_who_may_edit_a_namespace_may_edit_its_models() -> None:
@@ -114,7 +134,7 @@ def arguments(values: dict[str, Any]) -> Settings:
 
 
 def test_the_defaults_of_the_chart_are_those_of_the_operator() -> None:
-    assert arguments({}) == Settings()
+    assert arguments({}) == Settings(lease_namespace="somewhere")
 
 
 def test_every_setting_arrives_at_the_operator() -> None:
@@ -135,6 +155,7 @@ def test_every_setting_arrives_at_the_operator() -> None:
         workers=2,
         log_format="text",
         metrics_port=9000,
+        lease_namespace="somewhere",
     )
 
 
@@ -181,6 +202,7 @@ def test_a_monitor_needs_a_value_and_a_cluster_that_knows_it() -> None:
         ({"watchNamespaces": ["Team A"]}, "/watchNamespaces/0"),
         ({"metrics": {"serviceMonitor": {"on": True}}}, "/metrics/serviceMonitor"),
         ({"resyncSeconds": 0}, "/resyncSeconds"),
+        ({"replicas": 0}, "/replicas"),
         ({"logFormat": "xml"}, "/logFormat"),
     ],
 )

@@ -31,11 +31,11 @@ def calls(log: Path, since: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def writes(log: Path, since: int) -> list[str]:
-    """What the operator wrote, as `verb resource/name`."""
+    """What the operator wrote, as `verb resource/name`; that it renewed its Lease is left out."""
     return [
         f"{call['verb']} {call['objectRef']['resource']}/{call['objectRef'].get('name', '')}"
         for call in calls(log, since)
-        if call["verb"] in WRITES
+        if call["verb"] in WRITES and call["objectRef"]["resource"] != "leases"
     ]
 
 

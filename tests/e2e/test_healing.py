@@ -156,6 +156,31 @@ def test_an_operator_with_a_new_default_image_restarts_no_model(env: Environment
         environment.install_operator(env)
 
 
+def holder() -> str:
+    """The pod whose operator acts."""
+    spec: dict[str, str] = kube.get("lease", RELEASE, "--namespace", SYSTEM)["spec"]
+    return spec["holderIdentity"]
+
+
+@pytest.fixture
+def two_operators(env: Environment) -> Iterator[None]:
+    """The operator and one that waits."""
+    environment.install_operator(env, "--set=replicas=2")
+    yield
+    environment.install_operator(env)
+
+
+@pytest.mark.usefixtures("two_operators")
+def test_of_two_operators_one_acts_and_the_other_takes_over(idle: str) -> None:
+    first = holder()
+    others = kube.find("pods", "--namespace", SYSTEM, "--selector", "app.kubernetes.io/name=minisgl-operator")
+    assert first in {pod["metadata"]["name"] for pod in others}
+    kube.kubectl("delete", "pod", first, "--namespace", SYSTEM, "--wait=false")
+    kube.eventually("another holder", lambda: holder() not in ("", first), within=5)
+    kube.kubectl("delete", "service", idle, "--wait=true")
+    kube.eventually("a new one", lambda: kube.exists("service", idle), within=HEAL_SECONDS, about=idle)
+
+
 def test_an_operator_of_one_namespace_needs_no_cluster_role(env: Environment, idle: str) -> None:
     try:
         environment.install_operator(env, f"--set=watchNamespaces={{{MODELS}}}", "--set=aggregateRoles=false")

@@ -10,6 +10,7 @@ import yaml
 from charts.tools import ROOT
 from e2e import audit, kube
 from e2e.environment import ACCOUNT, MODELS, SYSTEM, Environment
+from minisgl_operator.cluster import LEASE_RULES
 
 RULES = yaml.safe_load((ROOT / "charts" / "minisgl-operator" / "files" / "rules.yaml").read_text())
 
@@ -54,4 +55,4 @@ def test_the_operator_used_every_right_it_has_and_asked_for_no_other(env: Enviro
     if env.audit_log is None:
         pytest.skip("this cluster gives no audit log (MINISGL_AUDIT_LOG)")
     assert audit.refused(env.audit_log) == []
-    assert audit.used(env.audit_log) == audit.granted(RULES)
+    assert audit.used(env.audit_log) == audit.granted([*RULES, *LEASE_RULES])

@@ -132,6 +132,33 @@ def test_a_poisoned_model_does_not_hold_up_the_others() -> None:
     assert all(runs[Key("ns", f"m{number}")] == 1 for number in range(20))
 
 
+def test_work_that_was_cut_short_is_done_by_the_next_run() -> None:
+    """As when the Lease is lost and won again."""
+    runs: list[str] = []
+
+    async def work(key: Key) -> None:
+        runs.append("begun")
+        if len(runs) == 1:
+            await asyncio.sleep(3600)
+        runs.append("done")
+
+    async def stage() -> None:
+        queue = Queue(work, Metrics())
+        queue.offer(A)
+        first = asyncio.create_task(queue.run(2))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        queue.offer(B)
+        second = asyncio.create_task(queue.run(2))
+        await asyncio.sleep(0.05)
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+
+    asyncio.run(stage())
+    assert runs == ["begun", "begun", "done", "begun", "done"]
+
+
 def test_work_that_asks_to_come_back_runs_again_and_an_event_brings_it_forward() -> None:
     runs: Counter[Key] = Counter()
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import pytest
@@ -20,12 +22,14 @@ Check = Callable[[], bool]
 
 
 class Recorder:
-    """Stands for the queue."""
+    """Stands for the queue. Knows which thread may touch it."""
 
     def __init__(self) -> None:
+        self.home = threading.get_ident()
         self.keys: list[Key] = []
 
     def offer(self, key: Key) -> None:
+        assert threading.get_ident() == self.home, "kopf's thread reached into the queue"
         self.keys.append(key)
 
 
@@ -38,7 +42,7 @@ class Operator:
         self.port = port
         self.queue = Recorder()
         self.is_stale = False
-        self.resync = SimpleNamespace(is_stale=lambda: self.is_stale, age=lambda: 1.0)
+        self.resync: Any = SimpleNamespace(is_stale=lambda: self.is_stale, age=lambda: 1.0)
 
     async def until(self, check: Check, seconds: float = 15) -> None:
         async with asyncio.timeout(seconds):
@@ -48,6 +52,10 @@ class Operator:
     async def watching(self) -> None:
         """Until all five resources are watched."""
         await self.until(lambda: all(self.server.num_watches(each) for each in (api.PLURAL, "pods", "deployments")))
+
+    @property
+    def restarts(self) -> float:
+        return self.metrics.registry.get_sample_value("minisgl_operator_watch_restarts_total") or 0
 
     async def probe(self) -> int:
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}/healthz") as answer:
@@ -70,8 +78,8 @@ def play(
             operator = Operator(server, metrics, port)
             chosen = Settings.model_validate({"health_port": port, **settings})
             connection = await cluster.connect(chosen.namespaces, metrics)
-            memo = SimpleNamespace(queue=operator.queue, resync=operator.resync)
-            watches = Watches(chosen, connection, metrics, memo)
+            queue: Any = operator.queue
+            watches = Watches(chosen, connection, metrics, queue, operator.resync)
             running = asyncio.create_task(watches.run())
             try:
                 await scene(operator)
@@ -123,6 +131,20 @@ def test_a_broken_stream_leads_to_a_fresh_list_and_no_event_is_lost(
         operator.server.objects[api.PLURAL].append(model)
         operator.server.push(api.PLURAL, line)
         await operator.until(lambda: Key("ns", "late") in operator.queue.keys)
+
+    play(tmp_path, monkeypatch, scene)
+
+
+def test_work_that_is_under_way_survives_the_end_of_a_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(operator: Operator) -> None:
+        await operator.watching()
+        # As a worker's call in flight: begun after kopf, which ends what is younger than itself.
+        work = asyncio.create_task(asyncio.sleep(3600))
+        operator.server.push(api.PLURAL, BROKEN["an ERROR event 500"])
+        await operator.until(lambda: operator.restarts == 1)
+        await operator.watching()
+        assert not work.done()
+        work.cancel()
 
     play(tmp_path, monkeypatch, scene)
 

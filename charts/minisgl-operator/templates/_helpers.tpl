@@ -53,6 +53,8 @@ capabilities:
 {{- with .Values.runtime.runtimeClassName }}
 - --runtime-class-name={{ . }}
 {{- end }}
+- --lease-namespace={{ .Release.Namespace }}
+- --lease-name={{ include "minisgl-operator.name" . }}
 - --metrics-port={{ int .Values.metrics.port }}
 - --resync-seconds={{ int .Values.resyncSeconds }}
 - --workers={{ int .Values.workers }}
