@@ -113,7 +113,8 @@ def _write_runtime(target: Path, name: str) -> None:
         f"app/minisgl/{path.relative_to(RUNTIME).as_posix()}": path for path in walk(RUNTIME)
     }
     image = Image(
-        entrypoint=(f"{POD_VENV}/bin/python", "-m", "minisgl"),
+        # As in runtime/Dockerfile: a SIGTERM before Python's first line waits for it.
+        entrypoint=("/usr/bin/env", "--block-signal=TERM", f"{POD_VENV}/bin/python", "-m", "minisgl"),
         files={**code, "etc/passwd": PASSWD, "etc/group": GROUP},
         links={name: f"usr/{name}" for name in ("bin", "lib", "lib64", "sbin")},
         folders={"tmp": 0o1777},

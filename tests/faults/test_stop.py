@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -107,3 +108,45 @@ def test_a_second_signal_breaks_open_streams(model: Path, second: int) -> None:
         assert time.monotonic() - started < 2 * SLACK
         wait_gone(pids, 1)
         assert "error" in json.loads(stream.last().removeprefix("data: "))
+
+
+@pytest.mark.skipif(not has_namespaces(), reason="no PID namespace may be made here (it needs root)")
+def test_a_sigterm_before_pythons_first_line_is_kept_for_it(model: Path, tmp_path: Path) -> None:
+    """Started as our images start it. PID 1 loses a signal that it neither handles nor blocks."""
+    here = tmp_path / "here"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import pathlib, time; pathlib.Path({str(here)!r}).touch(); time.sleep(1)"
+    )
+    entry = [*NAMESPACE, *entrypoint(), "--model-path", str(model), "--port", "0"]
+    with subprocess.Popen(entry, env=os.environ | {"PYTHONPATH": str(tmp_path)}) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while not here.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            [main] = below(process.pid)
+            os.kill(main, signal.SIGTERM)
+            assert process.wait(1 + 2 * SLACK) == 0
+        finally:
+            process.kill()
+
+
+def entrypoint() -> list[str]:
+    """What the runtime's Dockerfile starts, with our Python."""
+    dockerfile = Path(__file__).parents[2] / "runtime" / "Dockerfile"
+    [line] = [line for line in dockerfile.read_text().splitlines() if line.startswith("ENTRYPOINT ")]
+    words: list[str] = json.loads(line.removeprefix("ENTRYPOINT "))
+    return [sys.executable if word == "python3" else word for word in words]
+
+
+def test_after_the_delay_a_drain_closes_connections_that_wait_for_a_request(model: Path) -> None:
+    with running(model, "--drain-delay-seconds=1", fake=SLOW) as server:
+        stream = Stream(server, max_tokens=150)  # longer than the delay: the server stays
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=10) as idle:
+            idle.sendall(b"GET /livez HTTP/1.1\r\nHost: tiny\r\n\r\n")
+            answers = idle.makefile("rb")
+            assert answers.readline().startswith(b"HTTP/1.1 200")
+            server.process.send_signal(signal.SIGTERM)
+            assert answers.read().endswith(b'{"status":"ok"}')  # up to the connection's end
+            assert "[DONE]" not in stream.lines[-1]
+        assert stream.last() == "data: [DONE]"
+        assert server.wait_end(10) == 0

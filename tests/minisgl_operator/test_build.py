@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from minisgl.argv import parse_args
+from minisgl.server.supervisor import HARD_END_SECONDS
 from minisgl_operator import api
 from minisgl_operator.errors import SpecError
 from minisgl_operator.objects import Child, Object
@@ -139,10 +143,17 @@ def test_what_the_operator_decides_cannot_be_overridden() -> None:
     assert {"--host=0.0.0.0", "--port=1919", "--model-path=/models/smollm2"} <= set(args)
 
 
-def test_the_grace_period_outlasts_the_drain() -> None:
-    drain = {"drainDelaySeconds": 7, "drainTimeoutSeconds": 100}
-    assert "--drain-delay-seconds=7" in container(runtime=drain)["args"]
-    assert pod_spec(runtime=drain)["terminationGracePeriodSeconds"] > 7 + 100 + 5
+@given(
+    drain=st.fixed_dictionaries(
+        {}, optional={"drainDelaySeconds": st.integers(0, 3600), "drainTimeoutSeconds": st.integers(0, 86400)}
+    )
+)
+def test_the_grace_period_outlasts_every_drain_that_the_runtime_allows_itself(drain: dict[str, int]) -> None:
+    args = parse_args(container(runtime=drain)["args"])
+    assert args.drain_delay_seconds == drain.get("drainDelaySeconds", 5)
+    assert args.drain_timeout_seconds == drain.get("drainTimeoutSeconds", 30)
+    longest = args.drain_delay_seconds + args.drain_timeout_seconds + HARD_END_SECONDS
+    assert pod_spec(runtime=drain)["terminationGracePeriodSeconds"] >= longest + 2  # the last of it is for the ends
 
 
 def test_a_value_the_runtime_refuses_is_a_spec_error_with_its_sentence() -> None:

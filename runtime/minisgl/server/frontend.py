@@ -32,6 +32,9 @@ from minisgl.termination import Reason
 BEAT_SECONDS = 0.25  # the shortest watchdog is a second
 WARM_UP_SECONDS = 600.0  # the first forward step of a large model compiles kernels
 CLOSE_SECONDS = 1  # what connections get to send their last bytes when the server ends
+# Longer than clients keep an unused connection (OpenAI's: 5 s; most proxies: 60 s), so that it is they who close it: a
+# request that crosses our close on its way would be lost.
+KEEP_ALIVE_SECONDS = 75
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +87,7 @@ class Frontend:
                 server_header=False,
                 date_header=False,
                 backlog=2048,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=CLOSE_SECONDS,
             )
         )
@@ -158,6 +162,7 @@ class Frontend:
         front.health.state = "draining"
         await asyncio.sleep(args.drain_delay_seconds)
         front.is_accepting = False
+        self._close_unused()
         front.table.on_empty = self._drained.set
         if len(front.table):
             logger.info("drain open=%d seconds=%d", len(front.table), args.drain_timeout_seconds)
@@ -166,6 +171,11 @@ class Frontend:
                     await self._drained.wait()
         front.table.fail_all("The server is shutting down and this request took too long; send it again.")
         self._server.should_exit = True
+
+    def _close_unused(self) -> None:
+        """Connections without a request: a client would meet a refusal on one, and on a new one another replica."""
+        for connection in tuple(self._server.server_state.connections):
+            connection.shutdown()
 
     def _break(self, message: str) -> None:
         self._front.health.state = "failed"
