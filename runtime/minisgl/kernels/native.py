@@ -1,15 +1,13 @@
 """Kernels in C for one compute thread of a CPU: `*.c`, compiled for this very CPU when an engine starts.
 
-Compiling takes a second and leaves nothing behind. Several compute threads are better served by torch, which divides
-its operations among them; a machine without a compiler is served by torch as well.
+Compiling takes a second and leaves nothing behind; without a compiler those that the image carries are taken. Several
+compute threads are better served by torch, which divides its operations among them.
 """
 
 from __future__ import annotations
 
 import ctypes
 import logging
-import shutil
-import subprocess
 import tempfile
 from ctypes import c_float, c_int64, c_void_p
 from functools import cache
@@ -18,20 +16,8 @@ from pathlib import Path
 import torch
 
 from minisgl.errors import StartError
-from minisgl.termination import Reason
+from minisgl.kernels.compiled import built, compile_into, compiler
 
-SOURCES = [Path(__file__).with_name(name) for name in ("native.c", "product.c")]
-# Sums may be reordered, which vectors need; NaN keeps its meaning, which a failed request needs.
-FLAGS = (
-    "-O3",
-    "-march=native",
-    "-funroll-loops",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fno-signed-zeros",
-    "-fassociative-math",
-)
-COMPILE_SECONDS = 60.0
 SUFFIXES = {torch.bfloat16: "bf16", torch.float32: "f32"}
 
 log = logging.getLogger(__name__)
@@ -58,15 +44,13 @@ ARGUMENTS = {
 }
 
 
-def compiler() -> str | None:
-    """The machine's C compiler, if it has one."""
-    return next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
-
-
 @cache
 def is_usable() -> bool:
     """Whether the kernels are the better choice here, and compile."""
-    if torch.get_num_threads() != 1 or compiler() is None:
+    if torch.get_num_threads() != 1:
+        return False
+    if compiler() is None and built() is None:
+        log.info("no C compiler, and no kernels that were built for this CPU; torch computes instead")
         return False
     try:
         library()
@@ -79,24 +63,14 @@ def is_usable() -> bool:
 @cache
 def library() -> ctypes.CDLL:
     """The compiled sources, their functions named like `gate_bf16`. StartError says what the compiler did not like."""
-    if (found := compiler()) is None:
-        raise StartError(
-            Reason.DEVICE_UNAVAILABLE,
-            "--attention-backend native needs a C compiler (cc, gcc or clang) on the PATH; "
-            "install one, or use --attention-backend torch",
-        )
-    with tempfile.TemporaryDirectory(prefix="minisgl-native-") as folder:
-        target = f"{folder}/native.so"
-        command = [found, *FLAGS, "-shared", "-fPIC", "-o", target, *map(str, SOURCES), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            raise StartError(
-                Reason.START_FAILED,
-                f"--attention-backend native: {found} could not compile our kernels ({lines[0]}); "
-                "use --attention-backend torch",
-            )
-        compiled = ctypes.CDLL(target)
+    if compiler() is None and (found := built()) is not None:
+        log.info("kernels built for %s", found.stem)
+        compiled = ctypes.CDLL(str(found))
+    else:
+        with tempfile.TemporaryDirectory(prefix="minisgl-native-") as folder:
+            target = Path(folder) / "native.so"
+            compile_into(target)
+            compiled = ctypes.CDLL(str(target))
     for name, arguments in ARGUMENTS.items():
         for suffix in SUFFIXES.values():
             function = getattr(compiled, f"{name}_{suffix}")

@@ -7,7 +7,7 @@ import torch
 from minisgl.attention.backends import build
 from minisgl.attention.base import AttentionBackend
 from minisgl.errors import StartError
-from minisgl.kernels import native
+from minisgl.kernels import compiled, native
 from minisgl.kvcache.pool import KVPool
 from minisgl.termination import Reason
 
@@ -84,6 +84,7 @@ def test_large_scores_do_not_overflow() -> None:
 
 
 def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "compiler", lambda: None)
     monkeypatch.setattr(native, "compiler", lambda: None)
     native.library.cache_clear()
     with pytest.raises(StartError, match=r"needs a C compiler.*--attention-backend torch") as raised:
@@ -92,7 +93,7 @@ def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_the_compiler_does_not_like_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "FLAGS", ("-O3", "--no-such-flag"))
+    monkeypatch.setattr(compiled, "FLAGS", ("-O3", "--no-such-flag"))
     native.library.cache_clear()
     with pytest.raises(StartError, match=r"could not compile our kernels .*no-such-flag.*--attention-backend torch"):
         native.library()
