@@ -27,7 +27,10 @@ MISSING = re.compile(r"not found|couldn't find key")
 
 NEXT = {
     termination.Reason.INVALID_ARGUMENTS: "correct spec.runtime",
-    termination.Reason.MODEL_NOT_FOUND: "check spec.model.source and what lies in the volume or on the hub",
+    termination.Reason.MODEL_NOT_FOUND: "check spec.model.source and what lies there",
+    termination.Reason.ACCESS_DENIED: "check the Secret that spec.model.tokenSecret or spec.model.s3.credentialsSecret "
+    "names, and what its owner may read",
+    termination.Reason.STORAGE_FULL: "raise spec.cache.sizeLimit or the size of the claim in spec.cache",
     termination.Reason.MODEL_LOAD_FAILED: "check the model's files",
     termination.Reason.UNSUPPORTED_MODEL: "choose a supported model or a newer image",
     termination.Reason.OUT_OF_MEMORY: "lower runtime.memoryRatio, or give more memory or a larger "
@@ -67,7 +70,7 @@ def _unscheduled(pod: str, message: str) -> Finding:
     # What preemption and resource claims would not mend either is noise to the reader.
     message = NOISE.split(message)[0].strip().rstrip(".")
     if "persistentvolumeclaim" in message and "not found" in message:
-        text = f"{message}; create the claim in this namespace or correct spec.model.source"
+        text = f"{message}; create the claim in this namespace or correct spec.model.source or spec.cache"
         return Finding(Reason.REFERENCE_NOT_FOUND, text)
     if re.search(r"Insufficient \S*gpu", message, re.IGNORECASE):
         text = f"{message}; free or add GPUs, or lower replicas or runtime.tensorParallelSize"
@@ -84,7 +87,8 @@ def _container(pod: str, container: Object) -> Finding | None:
         text += "podTemplate.spec.imagePullSecrets"
         return Finding(Reason.IMAGE_PULL_FAILED, text, stalled=reason in ("InvalidImageName", "ErrImageNeverPull"))
     if reason in CONFIG_ERRORS and MISSING.search(message):
-        text = f"{_brief(message)}; create it in this namespace or correct spec.model.tokenSecret"
+        text = f"{_brief(message)}; create it in this namespace or correct spec.model.tokenSecret or "
+        text += "spec.model.s3.credentialsSecret"
         return Finding(Reason.REFERENCE_NOT_FOUND, text)
     if reason in CONFIG_ERRORS:
         text = f"{_brief(message)}; see kubectl describe pod {pod}"

@@ -19,6 +19,8 @@ class Reason(StrEnum):
 
     INVALID_ARGUMENTS = "InvalidArguments"
     MODEL_NOT_FOUND = "ModelNotFound"
+    ACCESS_DENIED = "AccessDenied"
+    STORAGE_FULL = "StorageFull"
     MODEL_LOAD_FAILED = "ModelLoadFailed"
     UNSUPPORTED_MODEL = "UnsupportedModel"
     OUT_OF_MEMORY = "OutOfMemory"
@@ -33,6 +35,8 @@ PERMANENT = frozenset(
     {
         Reason.INVALID_ARGUMENTS,
         Reason.MODEL_NOT_FOUND,
+        Reason.ACCESS_DENIED,
+        Reason.STORAGE_FULL,
         Reason.MODEL_LOAD_FAILED,
         Reason.UNSUPPORTED_MODEL,
         Reason.DEVICE_UNAVAILABLE,

@@ -32,7 +32,8 @@ COMPILING_SECONDS = 0.001  # between two looks at what is being compiled
 
 def build_engine(args: LaunchArgs, group: Group | None = None, phase: Phase = lambda name, done, total: None) -> Engine:
     """Find the model, decide everything, load it."""
-    folder = find_model(args.model_path, SETTINGS if args.dummy_weight else EVERYTHING)
+    wanted = SETTINGS if args.dummy_weight else EVERYTHING
+    folder = find_model(args.model_path, wanted, lambda done, total: phase("download", done, total))
     config = EngineConfig.resolve(args, ModelConfig.read(folder), resolve_device(args.device), backends.installed())
     return Engine(config, folder, group, phase)
 
