@@ -1,7 +1,7 @@
 """Why does a pod not serve? Pure: the pods and the Deployment become one Finding, the most telling one first.
 
-Reads what Kubernetes itself reports (scheduler, kubelet, admission) and the runtime's termination message. Every
-message ends with what to do next.
+Reads what Kubernetes itself reports (scheduler, kubelet, admission) and the runtime's termination message, which
+brings its own next action. Every finding has one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from minisgl import termination
-from minisgl_operator.build.container import CONTAINER
+from minisgl.termination import Memory
 from minisgl_operator.objects import Object, condition, is_leaving, is_true, seconds_between
 from minisgl_operator.reasons import Finding, Reason
 
@@ -22,24 +22,10 @@ WELL_SECONDS = 600
 IMAGE_ERRORS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 CONFIG_ERRORS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 NOISE = re.compile(r"\. (?:no new claims|preemption:|not found)")
+DEVICE = re.compile(r"Insufficient ([a-z0-9.-]+/[A-Za-z0-9._-]*[A-Za-z0-9])")  # only devices have a name with a slash
 POD_FORBIDDEN = re.compile(r'^pods "[^"]+" is forbidden: ')
+SECRETS = "create it in this namespace, or correct spec.model.tokenSecret or spec.model.s3.credentialsSecret"
 MISSING = re.compile(r"not found|couldn't find key")
-
-NEXT = {
-    termination.Reason.INVALID_ARGUMENTS: "correct spec.runtime",
-    termination.Reason.MODEL_NOT_FOUND: "check spec.model.source and what lies there",
-    termination.Reason.ACCESS_DENIED: "check the Secret that spec.model.tokenSecret or spec.model.s3.credentialsSecret "
-    "names, and what its owner may read",
-    termination.Reason.STORAGE_FULL: "raise spec.cache.sizeLimit or the size of the claim in spec.cache",
-    termination.Reason.MODEL_LOAD_FAILED: "check the model's files",
-    termination.Reason.UNSUPPORTED_MODEL: "choose a supported model or a newer image",
-    termination.Reason.OUT_OF_MEMORY: "lower runtime.memoryRatio, or give more memory or a larger "
-    "runtime.tensorParallelSize",
-    termination.Reason.DEVICE_UNAVAILABLE: "check device.type, podTemplate.spec.runtimeClassName and the node's driver",
-    termination.Reason.ADDRESS_IN_USE: "check what else listens in the pod",
-    termination.Reason.CHILD_DIED: "see kubectl logs --previous",
-    termination.Reason.START_FAILED: "see kubectl logs --previous",
-}
 
 
 def diagnose(pods: Iterable[Object], deployment: Object | None) -> Finding | None:
@@ -57,63 +43,82 @@ def _pod(pod: Object) -> Finding | None:
         return None
     if status.get("phase") == "Failed":
         text = status.get("message") or status.get("reason") or "no reason given"
-        return Finding(Reason.POD_EVICTED, f"pod {name} was ended by its node: {text}; see kubectl describe pod {name}")
+        seen = f"pod {name} was ended by its node: {_brief(text)}"
+        return Finding(Reason.POD_EVICTED, seen, f"see kubectl describe pod {name}")
     scheduled = condition(pod, "PodScheduled")
     if scheduled is not None and scheduled["status"] == "False":
-        return _unscheduled(name, scheduled.get("message", ""))
-    containers = status.get("containerStatuses", [])
-    container = next((each for each in containers if each["name"] == CONTAINER), None)
-    return None if container is None else _container(name, container)
+        return _unscheduled(pod, scheduled.get("message", ""))
+    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    return next((found for each in containers if (found := _container(pod, each))), None)
 
 
-def _unscheduled(pod: str, message: str) -> Finding:
+def _unscheduled(pod: Object, message: str) -> Finding:
     # What preemption and resource claims would not mend either is noise to the reader.
-    message = NOISE.split(message)[0].strip().rstrip(".")
+    message = NOISE.split(message)[0].strip().rstrip(".") or "the scheduler has not placed the pod yet"
     if "persistentvolumeclaim" in message and "not found" in message:
-        text = f"{message}; create the claim in this namespace or correct spec.model.source or spec.cache"
-        return Finding(Reason.REFERENCE_NOT_FOUND, text)
-    if re.search(r"Insufficient \S*gpu", message, re.IGNORECASE):
-        text = f"{message}; free or add GPUs, or lower replicas or runtime.tensorParallelSize"
-        return Finding(Reason.INSUFFICIENT_GPU, text)
-    text = f"{message}; check resources, nodeSelector and tolerations, or see kubectl describe pod {pod}"
-    return Finding(Reason.UNSCHEDULABLE, text)
+        action = "create the claim in this namespace, or correct spec.model.source or spec.cache"
+        return Finding(Reason.REFERENCE_NOT_FOUND, message, action)
+    if found := DEVICE.search(message):
+        # Nodes are not ours to read: how many there are is in the scheduler's words only.
+        seen = f"each pod asks for {_asked(pod, found[1])} {found[1]}: {message}"
+        action = "free or add devices, or lower replicas or runtime.tensorParallelSize"
+        return Finding(Reason.INSUFFICIENT_GPU, seen, action)
+    action = f"check resources, nodeSelector and tolerations, or see kubectl describe pod {pod['metadata']['name']}"
+    return Finding(Reason.UNSCHEDULABLE, message, action)
 
 
-def _container(pod: str, container: Object) -> Finding | None:
+def _asked(pod: Object, resource: str) -> int:
+    containers = pod.get("spec", {}).get("containers", [])
+    return sum(int(each.get("resources", {}).get("limits", {}).get(resource, 0)) for each in containers)
+
+
+def _container(pod: Object, container: Object) -> Finding | None:
+    name = pod["metadata"]["name"]
     waiting = container.get("state", {}).get("waiting") or {}
-    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    reason, message = waiting.get("reason", ""), _brief(waiting.get("message", ""))
     if reason in IMAGE_ERRORS:
-        text = f"image {container['image']}: {_brief(message) or reason}; check the name, the registry and "
-        text += "podTemplate.spec.imagePullSecrets"
-        return Finding(Reason.IMAGE_PULL_FAILED, text, stalled=reason in ("InvalidImageName", "ErrImageNeverPull"))
+        seen = f"image {container['image']}: {message or reason}"
+        action = "check the name, the registry and podTemplate.spec.imagePullSecrets"
+        never = reason in ("InvalidImageName", "ErrImageNeverPull")
+        return Finding(Reason.IMAGE_PULL_FAILED, seen, action, stalled=never)
     if reason in CONFIG_ERRORS and MISSING.search(message):
-        text = f"{_brief(message)}; create it in this namespace or correct spec.model.tokenSecret or "
-        text += "spec.model.s3.credentialsSecret"
-        return Finding(Reason.REFERENCE_NOT_FOUND, text)
+        return Finding(Reason.REFERENCE_NOT_FOUND, message, SECRETS)
     if reason in CONFIG_ERRORS:
-        text = f"{_brief(message)}; see kubectl describe pod {pod}"
-        return Finding(termination.Reason.START_FAILED, text)
+        return Finding(termination.Reason.START_FAILED, message or reason, f"see kubectl describe pod {name}")
     states = (container.get("state", {}), container.get("lastState", {}))
     ended = next((state["terminated"] for state in states if "terminated" in state), None)
-    return None if ended is None else _ended(pod, ended, container.get("restartCount", 0))
+    if ended is None or (
+        container.get("ready") and ended.get("exitCode") == 0
+    ):  # an init container that has done its part
+        return None
+    return _ended(pod, container, ended)
 
 
-def _ended(pod: str, ended: Object, restarts: int) -> Finding:
+def _ended(pod: Object, container: Object, ended: Object) -> Finding:
     """What a container's last end tells; it stays the finding until the pod is ready, so that status does not flap."""
     lasted = seconds_between(ended.get("startedAt"), ended.get("finishedAt"))
     was_well = lasted is not None and lasted >= WELL_SECONDS
+    often = container.get("restartCount", 0) >= CRASHES_UNTIL_STALLED and not was_well
     if ended.get("reason") == "OOMKilled":
-        text = "the container needed more memory than its limit; raise resources.limits.memory or shrink the cache "
-        return Finding(Reason.OUT_OF_MEMORY, text + "(runtime.numTokens)", stalled=not was_well)
-    often = restarts >= CRASHES_UNTIL_STALLED and not was_well
-    left = termination.read(ended.get("message", ""))
-    if left is not None:
-        text = f"{_brief(left.message)}; {NEXT[left.reason]}"
-        return Finding(left.reason, text, stalled=often or left.reason in termination.PERMANENT)
+        seen = f"the container needed more memory than its limit{_limit(pod, container)}"
+        return Finding(termination.Reason.OUT_OF_MEMORY, seen, Memory.HOST.hint, stalled=not was_well)
+    if left := termination.read(ended.get("message", "")):
+        which = f"{left.memory.label} is too small: " if left.memory else ""
+        seen, stalled = f"{which}{_brief(left.message)}", often or left.reason.is_permanent
+        return Finding(left.reason, seen, _brief(left.next_action), stalled)
     last_line = _brief(ended.get("message", "").strip().rsplit("\n", 1)[-1])
-    text = f"the server of pod {pod} ended with exit code {ended.get('exitCode')}"
-    text += f": {last_line}" if last_line else ""
-    return Finding(Reason.CRASH_LOOP, f"{text}; see kubectl logs {pod} --previous", stalled=often)
+    name = pod["metadata"]["name"]
+    seen = f"the server of pod {name} ended with exit code {ended.get('exitCode')}"
+    seen += f": {last_line}" if last_line else ""
+    return Finding(Reason.CRASH_LOOP, seen, f"see kubectl logs {name} --previous", stalled=often)
+
+
+def _limit(pod: Object, container: Object) -> str:
+    """` of 300Mi`, if the pod's spec names one."""
+    spec = pod.get("spec", {})
+    specs = [*spec.get("initContainers", []), *spec.get("containers", [])]
+    limits = [each.get("resources", {}).get("limits", {}) for each in specs if each["name"] == container["name"]]
+    return f" of {limits[0]['memory']}" if limits and "memory" in limits[0] else ""
 
 
 def _rejected(deployment: Object) -> Finding | None:
@@ -121,10 +126,11 @@ def _rejected(deployment: Object) -> Finding | None:
     if failure is None or failure["status"] != "True":
         return None
     # Each try has another pod name; with it status would change, and be written, at every try.
-    message = _brief(POD_FORBIDDEN.sub("", failure.get("message", "")))
+    message = _brief(POD_FORBIDDEN.sub("", failure.get("message", ""))) or "pods are refused"
     if "exceeded quota" in message:
-        return Finding(Reason.QUOTA_EXCEEDED, f"{message}; raise the ResourceQuota or ask for less")
-    return Finding(Reason.POD_REJECTED, f"{message}; change what is refused, or the namespace's rules", stalled=True)
+        return Finding(Reason.QUOTA_EXCEEDED, message, "raise the ResourceQuota or ask for less")
+    action = "change what is refused, or the namespace's rules"
+    return Finding(Reason.POD_REJECTED, message, action, stalled=True)
 
 
 def _brief(text: str) -> str:

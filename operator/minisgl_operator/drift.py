@@ -78,7 +78,7 @@ def check_owners(key: Key, model: Object, stored: Children) -> None:
             continue
         if owner is None or (owner["kind"], owner["name"]) != (api.KIND, key.name):
             holder = "nobody" if owner is None else f"{owner['kind']} {owner['name']}"
-            text = f"{child.kind} {key.name} exists and belongs to {holder}; delete it, or give this model another name"
+            text = f"{child.kind} {key.name} exists and belongs to {holder}"
             raise NameTaken(child, text)
         if owner["uid"] != model["metadata"]["uid"]:
             raise Leftover(f"{child.kind} {key.name} of a deleted model with this name is still going away")

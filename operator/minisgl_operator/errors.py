@@ -32,6 +32,8 @@ class SpecError(OperatorError):
 class NameTaken(OperatorError):
     """An object of a child's kind and name exists and is not ours."""
 
+    action = "delete it, or give this model another name"
+
     def __init__(self, child: Child, message: str) -> None:
         super().__init__(message)
         self.child = child

@@ -1,68 +1,83 @@
 """The reasons that conditions and events carry. They are API: alerts and people match on them.
 
-A `Finding` is one reason with its sentence, and whether waiting can help.
+A `Finding` is one reason with what is seen, what to do next, and whether waiting can help. The README's table is
+generated from here and from `minisgl.termination`, whose reasons come from the servers themselves.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
+
+from minisgl import termination
+
+READY, WAITING, STUCK = "Ready", "Reconciling", "Stalled"
+OFTEN = "Reconciling, then Stalled"  # from the third crash on; a server that ran 10 minutes was well
 
 
 class Reason(StrEnum):
-    """Each with what it means; reasons of the runtime itself stand in `minisgl.termination.Reason`."""
+    """Each with the condition that is true, and what it means."""
 
-    # Ready is True.
-    SERVING = "Serving"
-    """Every wanted replica of the newest spec answers."""
-    SCALED_TO_ZERO = "ScaledToZero"
-    """spec.replicas is 0 and no pod is left: what was asked for is there, and nothing serves."""
+    standing: str
+    means: str
 
-    # Reconciling is True: waiting may help.
-    STARTING = "Starting"
-    """Pods are being created, or load the model."""
-    ROLLING_OUT = "RollingOut"
-    """Pods of an older spec are being replaced."""
-    SCALING = "Scaling"
-    """Pods are being added or removed; the spec of the pods is unchanged."""
-    NOT_READY = "NotReady"
-    """A replica that served does not answer its readiness probe."""
-    IMAGE_PULL_FAILED = "ImagePullFailed"
-    """The image cannot be pulled (yet)."""
-    UNSCHEDULABLE = "Unschedulable"
-    """No node takes the pod; the message is the scheduler's."""
-    INSUFFICIENT_GPU = "InsufficientGPU"
-    """No node has enough free GPUs for a pod."""
-    REFERENCE_NOT_FOUND = "ReferenceNotFound"
-    """A PersistentVolumeClaim, Secret or key that the spec names does not exist."""
-    QUOTA_EXCEEDED = "QuotaExceeded"
-    """The namespace's ResourceQuota leaves no room for a pod."""
-    POD_EVICTED = "PodEvicted"
-    """A node ended the pod (eviction, lost node, device gone); a new one is made."""
-    CRASH_LOOP = "CrashLoop"
-    """The server ends again and again; Stalled from the third time on."""
-    REPLACING = "Replacing"
-    """Children of a deleted model with the same name are still going away."""
-    FORBIDDEN = "Forbidden"
-    """The operator lacks a right; the message names verb and resource."""
+    def __new__(cls, value: str, standing: str, means: str) -> Self:
+        reason = str.__new__(cls, value)
+        reason._value_, reason.standing, reason.means = value, standing, means
+        return reason
 
-    # Stalled is True: something has to be changed.
-    INVALID_SPEC = "InvalidSpec"
-    """The spec cannot become pods. Pods of the last good spec are left alone."""
-    NAME_CONFLICT = "NameConflict"
-    """An object with a child's name exists and belongs to somebody else. It is left alone."""
-    POD_REJECTED = "PodRejected"
-    """The API server refuses the pods (admission, LimitRange, pod security)."""
-    OUT_OF_MEMORY = "OutOfMemory"
-    """The kernel ended the server for its memory limit, or the device's memory is too small."""
-    START_STALLED = "StartStalled"
-    """No progress within the Deployment's progress deadline."""
+    SERVING = "Serving", READY, "Every wanted replica of the newest spec answers."
+    SCALED_TO_ZERO = "ScaledToZero", READY, "`spec.replicas` is 0 and no pod is left: nothing serves, as asked."
+
+    STARTING = "Starting", WAITING, "Pods are being created, or load the model; `status.pods` says how far each is."
+    ROLLING_OUT = "RollingOut", WAITING, "Pods of an older spec are being replaced."
+    SCALING = "Scaling", WAITING, "Pods are being added or removed; the spec of the pods is unchanged."
+    NOT_READY = "NotReady", WAITING, "A replica that served does not answer its readiness probe."
+    IMAGE_PULL_FAILED = (
+        "ImagePullFailed",
+        WAITING,
+        "The image cannot be pulled (yet); Stalled if its name is none, or it may not be pulled.",
+    )
+    UNSCHEDULABLE = "Unschedulable", WAITING, "No node takes the pod; the message is the scheduler's."
+    INSUFFICIENT_GPU = "InsufficientGPU", WAITING, "No node has as many free devices as a pod asks for."
+    REFERENCE_NOT_FOUND = (
+        "ReferenceNotFound",
+        WAITING,
+        "A PersistentVolumeClaim, Secret or key that the spec names does not exist.",
+    )
+    QUOTA_EXCEEDED = "QuotaExceeded", WAITING, "The namespace's ResourceQuota leaves no room for a pod."
+    POD_EVICTED = "PodEvicted", WAITING, "A node ended the pod (eviction, lost node, device gone); a new one is made."
+    REPLACING = "Replacing", WAITING, "Children of a deleted model with the same name are still going away."
+    FORBIDDEN = "Forbidden", WAITING, "The operator lacks a right, named in the message; tried again every 15 s."
+    CRASH_LOOP = "CrashLoop", OFTEN, "The container ends without saying why; the message has its last line."
+
+    INVALID_SPEC = "InvalidSpec", STUCK, "The spec cannot become pods; children of the last good one are left alone."
+    NAME_CONFLICT = "NameConflict", STUCK, "A child's name is taken by somebody else's object, which is left alone."
+    POD_REJECTED = "PodRejected", STUCK, "The API server refuses the pods (LimitRange, pod security, a webhook)."
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One judgement: a reason, what is seen with the next action, and whether only a change can help."""
+    """One judgement: a reason, what is seen, the next action, and whether only a change can help."""
 
     reason: str
-    message: str
+    seen: str
+    action: str = ""
     stalled: bool = False
+
+    @property
+    def message(self) -> str:
+        """What a condition says: it ends with the next action."""
+        return f"{self.seen}; {self.action}" if self.action else self.seen
+
+
+def table() -> str:
+    """The README's table, in Markdown."""
+    rows = [(reason.value, reason.standing, reason.means) for reason in Reason]
+    rows += [(each.value, STUCK if each.is_permanent else OFTEN, each.means) for each in termination.Reason]
+    order = [READY, WAITING, OFTEN, STUCK]
+    lines = ["| reason | true condition | means |", "| --- | --- | --- |"]
+    for name, standing, means in sorted(rows, key=lambda row: order.index(row[1])):
+        lines.append(f"| `{name}` | {standing} | {means} |")
+    return "\n".join(lines) + "\n"

@@ -71,18 +71,18 @@ class Reconciler:
             check_owners(key, model, stored)
             await self._apply(key, model, stored)
         except NameTaken as error:
-            problem = Finding(Reason.NAME_CONFLICT, str(error), stalled=True)
+            problem = Finding(Reason.NAME_CONFLICT, str(error), error.action, stalled=True)
             stored[error.child] = None
         except Leftover as error:
-            problem = Finding(Reason.REPLACING, str(error))
+            problem = Finding(Reason.REPLACING, str(error), "wait: this model follows by itself")
             stored, pods = dict.fromkeys(Child), []
         except (SpecError, Refused) as error:
-            text = f"{error}; correct the spec (pods of the last good spec are left alone)"
-            problem = Finding(Reason.INVALID_SPEC, text, stalled=True)
+            action = "correct the spec (pods of the last good spec are left alone)"
+            problem = Finding(Reason.INVALID_SPEC, str(error), action, stalled=True)
         except Forbidden as error:
             if "being terminated" in error.message:
                 return None  # the whole namespace goes away, and this model with it
-            problem = Finding(Reason.FORBIDDEN, f"{error}; grant the operator this right (manifests/rbac.yaml)")
+            problem = Finding(Reason.FORBIDDEN, str(error), "grant the operator this right (manifests/rbac.yaml)")
         seen = Observation(
             key=key,
             generation=model["metadata"]["generation"],

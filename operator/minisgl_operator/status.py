@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from minisgl import termination
 from minisgl.info import ServerInfo
 from minisgl_operator import api
 from minisgl_operator.api import Condition, Key, Startup, Status
@@ -18,6 +19,8 @@ from minisgl_operator.build.container import CONTAINER
 from minisgl_operator.diagnosis import diagnose
 from minisgl_operator.objects import Object, condition, is_leaving, is_true, read_annotations, seconds_between
 from minisgl_operator.reasons import Finding, Reason
+
+WAIT = "wait, or see kubectl describe pod"  # the next action where all goes as it should
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,13 @@ def judge(seen: Observation) -> tuple[Finding, bool]:
         return seen.problem, False
     deployment = seen.deployment
     if deployment is None:
-        return Finding(Reason.STARTING, "pods are being created"), False
+        return Finding(Reason.STARTING, "pods are being created", WAIT), False
     settled = deployment.get("status", {}).get("observedGeneration", -1) >= deployment["metadata"]["generation"]
     total, updated = seen.count("replicas"), seen.count("updatedReplicas")
     if settled and seen.replicas == total == 0:
         if draining := [pod for pod in seen.pods if pod.get("status", {}).get("phase") in ("Pending", "Running")]:
-            return Finding(Reason.SCALING, f"{len(draining)} pods are finishing their requests"), False
-        return Finding(Reason.SCALED_TO_ZERO, "spec.replicas is 0: no pod runs; raise it to serve"), True
+            return Finding(Reason.SCALING, f"{len(draining)} pods are finishing their requests", WAIT), False
+        return Finding(Reason.SCALED_TO_ZERO, "spec.replicas is 0: no pod runs", "raise it to serve"), True
     served = min(len(seen.newest_ready()), seen.count("readyReplicas"))
     if settled and seen.replicas == total == updated and served >= seen.replicas > 0:
         return Finding(Reason.SERVING, f"{_replicas(seen.replicas)} at {api.url(seen.key)}"), True
@@ -87,26 +90,27 @@ def judge(seen: Observation) -> tuple[Finding, bool]:
     if found is not None:
         num_older = len([pod for pod in seen.pods if is_true(pod, "Ready") and not is_leaving(pod)]) - served
         beside = f" ({num_older} of the previous spec still serving)" if num_older > 0 else ""
-        return Finding(found.reason, found.message + beside, found.stalled or is_stuck), False
+        return Finding(found.reason, found.seen + beside, found.action, found.stalled or is_stuck), False
     progress = f"{served}/{seen.replicas} replicas of the newest spec are ready"
     if is_stuck:
-        text = f"{progress}, and none has been added for a long time; see kubectl describe pod and kubectl logs"
-        return Finding(Reason.START_STALLED, text, stalled=True), False
+        text = f"{progress}, and none has been added for a long time"
+        action = "see kubectl describe pod and kubectl logs"
+        return Finding(termination.Reason.START_STALLED, text, action, stalled=True), False
     return _progress(seen, progress, settled), False
 
 
 def _progress(seen: Observation, progress: str, settled: bool) -> Finding:
     total, updated = seen.count("replicas"), seen.count("updatedReplicas")
     if settled and updated < total:
-        return Finding(Reason.ROLLING_OUT, f"{progress}; older pods are being replaced")
+        return Finding(Reason.ROLLING_OUT, f"{progress}; older pods are being replaced", WAIT)
     if settled and total > seen.replicas:
-        return Finding(Reason.SCALING, f"{progress}; {total - seen.replicas} more are being removed")
+        return Finding(Reason.SCALING, f"{progress}; {total - seen.replicas} more are being removed", WAIT)
     was_ready = [pod for pod in seen.newest() if _has_started(pod) and not is_true(pod, "Ready")]
     if was_ready:
         name = was_ready[0]["metadata"]["name"]
-        text = f"{progress}; pod {name} does not answer its readiness probe; see kubectl describe pod {name}"
-        return Finding(Reason.NOT_READY, text)
-    return Finding(Reason.STARTING, f"{progress}; pods are being created or load the model")
+        text = f"{progress}; pod {name} does not answer its readiness probe"
+        return Finding(Reason.NOT_READY, text, f"see kubectl describe pod {name}")
+    return Finding(Reason.STARTING, f"{progress}; pods are being created or load the model", WAIT)
 
 
 def _replicas(num: int) -> str:

@@ -230,6 +230,15 @@ class LaunchArgs(BaseModel):
             unit="SECONDS",
         ),
     ] = 60
+    start_stall_seconds: Annotated[
+        int,
+        Field(ge=1, le=86400),
+        flag(
+            "Server",
+            "A start in which nothing advances for so long (no phase ends, no byte comes) is given up.",
+            unit="SECONDS",
+        ),
+    ] = 1800
     tool_call_parser: Annotated[
         Literal["auto", "hermes", "qwen25", "llama3", "pythonic", "none"],
         flag("Server", "How the model writes tool calls. auto: as its chat template tells; none: tools are refused."),

@@ -10,7 +10,7 @@ MiniSGLError
 
 from __future__ import annotations
 
-from minisgl.termination import Reason
+from minisgl.termination import Memory, Reason
 
 EXIT_USAGE, EXIT_START_FAILED, EXIT_CHILD_DIED = 2, 1, 70
 
@@ -26,15 +26,19 @@ class UsageError(MiniSGLError):
 
 
 class StartError(MiniSGLError):
-    """The server cannot start; `reason` is what the operator shows."""
+    """The server cannot start; `reason` is what the operator shows, `memory` which one an OutOfMemory is about."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: Reason, message: str, *, memory: Memory | None = None) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.memory = reason, memory
 
 
 class BackendDied(MiniSGLError):
     """A process of the tree ended without being told to."""
+
+    def __init__(self, message: str, reason: Reason = Reason.CHILD_DIED, *, memory: Memory | None = None) -> None:
+        super().__init__(message)
+        self.reason, self.memory = reason, memory
 
 
 class RequestError(MiniSGLError):

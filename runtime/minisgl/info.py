@@ -61,3 +61,27 @@ class ServerInfo(Facts):
     tool_call_parser: str | None = Field(default=None, description="Format of tool calls; null: tools are refused.")
     reasoning_parser: str | None = Field(default=None, description="Format of reasoning; null: it stays content.")
     startup_seconds: dict[str, float] = Field(description="Seconds from process start to the end of each start phase.")
+
+
+class Place(Facts):
+    """Where a start is: of one process, or of the whole server. `done` and `total` are bytes while weights load."""
+
+    phase: str = Field(description="Start phase, such as import, weights, warm-up or first-answer.")
+    seconds: float = Field(description="Seconds since the phase began.")
+    done: int | None = Field(default=None, description="How much of the phase is done.")
+    total: int | None = Field(default=None, description="How much there is to do.")
+    bytes_per_second: int | None = Field(default=None, description="Pace of this phase, per second.")
+    eta_seconds: float | None = Field(default=None, description="Seconds until the phase ends, at this pace.")
+
+
+class StartInfo(Facts):
+    """The whole answer of `/startupz`: how far the start is, and afterwards how it went and what came of it."""
+
+    status: Literal["starting", "started"] = Field(description="started: a first answer has been given.")
+    place: Place | None = Field(default=None, description="Of what the start waits for; sums over all ranks.")
+    quiet_seconds: float | None = Field(default=None, description="Seconds since anything advanced.")
+    processes: dict[str, Place] = Field(default={}, description="Where each process is.")
+    startup_seconds: dict[str, float] = Field(default={}, description="As in /server_info.")
+    server: ServerInfo | None = Field(
+        default=None, description="As /server_info, without the launch arguments: this route needs no key."
+    )

@@ -28,13 +28,14 @@ from minisgl import log
 from minisgl.args import LaunchArgs
 from minisgl.errors import EXIT_CHILD_DIED, EXIT_START_FAILED, MiniSGLError
 from minisgl.info import EngineFacts
-from minisgl.termination import Reason
+from minisgl.termination import Memory, Reason
 
 HEARTBEATS = "heartbeats"  # the shared file's name in the ipc folder
 SLOT = struct.Struct("<d")  # aligned 8 bytes: written and read whole on every CPU we run on
 COUNT = struct.Struct("<q")  # the same
 SLOT_BYTES = SLOT.size + COUNT.size
 STACKS = "stacks-{}"  # files in the ipc folder, one per process
+READY = "ready"  # the phase of a child whose start is over, in /startupz
 PR_SET_PDEATHSIG = 1
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
     reason: Reason
     message: str
+    memory: Memory | None = None
 
 
 Status = Phase | Ready | Failed
@@ -189,9 +191,9 @@ class Supervisor:
         self.beat()
         self._say(Ready(facts.model_dump(mode="json") if facts else None, vocabulary_size, dialect))
 
-    def fail(self, reason: Reason, message: str) -> NoReturn:
+    def fail(self, reason: Reason, message: str, memory: Memory | None = None) -> NoReturn:
         """End this process with one clear line that the supervisor passes on."""
-        self._say(Failed(reason, message))
+        self._say(Failed(reason, message, memory))
         leave(EXIT_START_FAILED)
 
     def beat(self, at: float | None = None) -> None:
@@ -264,7 +266,7 @@ def run_child(main: Callable[[Supervisor], None]) -> NoReturn:
     try:
         main(supervisor)
     except MiniSGLError as error:
-        supervisor.fail(getattr(error, "reason", Reason.START_FAILED), str(error))
+        supervisor.fail(getattr(error, "reason", Reason.START_FAILED), str(error), getattr(error, "memory", None))
     except PermissionError as error:  # of any file of the model, whoever reads it
         where = error.filename or "a file"
         supervisor.fail(Reason.MODEL_LOAD_FAILED, f"{where} cannot be read: {error.strerror}; check its owner and mode")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.server import SLACK, TINY, Server, descendants, wait_gone
+from support.server import SLACK, TINY, Server, descendants, running, wait_gone
 from support.words import save_dummy
 
 pytestmark = pytest.mark.cpu
@@ -107,7 +107,9 @@ def test_a_reason_is_one_line_and_an_exit_code(model: Path, reason: str, code: i
         assert server.wait_end(30) == code
         assert server.log.splitlines()[-1] == "minisgl: scheduler-0: the fake was told to fail"
         assert "Traceback" not in server.log
-        assert json.loads(server.termination_path.read_text())["process"] == "scheduler-0"
+        left = json.loads(server.termination_path.read_text())
+        assert (left["process"], left["rank"], left["reason"]) == ("scheduler-0", 0, reason)
+        assert left["hint"]
 
 
 # ---- A28: more ranks than the machine or the model can take
@@ -154,6 +156,28 @@ def test_a_start_that_hangs_is_told_while_it_hangs_and_probes_answer(model: Path
         assert server.wait_end(3 * SLACK) == 0
         assert "stop during start; not ready:" in server.log
         assert "scheduler-1 in start phase weights (for " in server.log
+
+
+def test_a_start_that_hangs_is_given_up_with_process_phase_and_bytes(model: Path) -> None:
+    with Server(model, "--tp=2", "--start-stall-seconds=15", fake="hold=weights:600") as server:
+        server.wait_phase("scheduler-1", "weights")
+        pids = descendants(server.process.pid)
+        assert server.wait_end(60) == 1
+        wait_gone(pids, 5)
+        last = server.log.splitlines()[-1]
+        assert "nothing has advanced for" in last
+        assert "in start phase weights" in last
+        assert "0 of 100" in last
+        left = json.loads(server.termination_path.read_text())
+        assert (left["reason"], left["process"], left["rank"]) == ("StartStalled", "scheduler-0", 0)
+        assert "startStallSeconds" in left["hint"]
+        assert "in phase" in server.log.partition("stacks process=scheduler-0")[2]  # the line that hangs
+
+
+@pytest.mark.faults
+def test_a_slow_start_that_advances_is_not_given_up(model: Path) -> None:
+    with running(model, "--start-stall-seconds=15", fake="creep=25") as server:
+        assert server.complete("abc", max_tokens=1).status_code == 200
 
 
 def seconds_of(server: Server, process: str) -> float:

@@ -1,13 +1,15 @@
 """Why a pod does not serve, from what Kubernetes and the runtime report."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from minisgl import termination
-from minisgl.termination import Termination
-from minisgl_operator.diagnosis import NEXT, diagnose
-from minisgl_operator.reasons import Finding
+from minisgl.termination import Memory, Termination
+from minisgl_operator.diagnosis import diagnose
+from minisgl_operator.generate import ROOT
+from minisgl_operator.reasons import Finding, Reason, table
 from support.cluster_objects import PodBuilder, a_deployment, a_pod
 
 DEPLOYMENT = a_deployment().counting(1).obj
@@ -17,8 +19,8 @@ def pod() -> PodBuilder:
     return a_pod("smollm2-1", DEPLOYMENT)
 
 
-def left(reason: str, message: str) -> str:
-    return Termination(reason=termination.Reason(reason), message=message).model_dump_json()
+def left(reason: str, message: str, **more: Any) -> str:
+    return Termination(reason=termination.Reason(reason), message=message, **more).model_dump_json()
 
 
 @dataclass
@@ -47,8 +49,13 @@ CASES = {
         "Unschedulable", False, "3 Insufficient cpu;", "check resources, nodeSelector and tolerations",
     ),
     "no GPU is free": Case(
-        pod().unschedulable("0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
-        "InsufficientGPU", False, "3 Insufficient nvidia.com/gpu", "free or add GPUs",
+        pod().asking("nvidia.com/gpu", 4).unschedulable("0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
+        "InsufficientGPU", False, "each pod asks for 4 nvidia.com/gpu: 0/3 nodes are available: 3 Insufficient",
+        "free or add devices",
+    ),
+    "no device of another kind is free": Case(
+        pod().asking("habana.ai/gaudi", 1).unschedulable("0/1 nodes are available: 1 Insufficient habana.ai/gaudi."),
+        "InsufficientGPU", False, "asks for 1 habana.ai/gaudi: 0/1 nodes", "runtime.tensorParallelSize",
     ),
     "the claim is missing": Case(
         pod().unschedulable('0/1 nodes are available: persistentvolumeclaim "models" not found.'),
@@ -56,11 +63,11 @@ CASES = {
     ),
     "the secret is missing": Case(
         pod().waiting("CreateContainerConfigError", 'secret "hf" not found'),
-        "ReferenceNotFound", False, 'secret "hf" not found', "tokenSecret",
+        "ReferenceNotFound", False, 'secret "hf" not found', "create it in this namespace",
     ),
     "the secret's key is missing": Case(
         pod().waiting("CreateContainerConfigError", "couldn't find key token in Secret ns/hf"),
-        "ReferenceNotFound", False, "couldn't find key token", "tokenSecret",
+        "ReferenceNotFound", False, "couldn't find key token", "create it in this namespace",
     ),
     "the container cannot be made": Case(
         pod().waiting("RunContainerError", "exec format error"), "StartFailed", False, "exec format", "kubectl describe"
@@ -85,7 +92,27 @@ CASES = {
         "ChildDied", False, "scheduler-0", "--previous",
     ),
     "out of memory at start": Case(
-        pod().crashed(137, reason="OOMKilled"), "OutOfMemory", True, "more memory", "resources.limits.memory"
+        pod().asking("memory", "300Mi").crashed(137, reason="OOMKilled"),
+        "OutOfMemory", True, "more memory than its limit of 300Mi;", "resources.limits.memory",
+    ),
+    "no room for the KV cache": Case(
+        pod().crashed(1, left("OutOfMemory", "scheduler-0: 3 MiB are left", memory=Memory.CACHE)),
+        "OutOfMemory", False, "memory for the KV cache is too small: scheduler-0: 3 MiB are left;", "memoryRatio",
+    ),
+    "no room on the device": Case(
+        pod().crashed(1, left("OutOfMemory", "scheduler-1: no room", memory=Memory.DEVICE)),
+        "OutOfMemory", False, "the device's memory is too small: scheduler-1", "runtime.tensorParallelSize",
+    ),
+    "a hint that the server left": Case(
+        pod().crashed(1, left("ModelNotFound", "no bucket", hint="make the bucket")),
+        "ModelNotFound", True, "no bucket;", "make the bucket",
+    ),
+    "a start in which nothing advanced": Case(
+        pod().crashed(1, left("StartStalled", "scheduler-0: nothing has advanced for 5 s")),
+        "StartStalled", False, "nothing has advanced for 5 s", "runtime.startStallSeconds",
+    ),
+    "an init container that refuses": Case(
+        pod().refused_at_first(left("ModelNotFound", "no such folder")), "ModelNotFound", True, "no such folder", "spec"
     ),
     "out of memory after a long time": Case(
         pod().crashed(137, reason="OOMKilled", lasted=3000), "OutOfMemory", False, "more memory", "runtime.numTokens"
@@ -107,10 +134,13 @@ def test_a_pod_in_trouble_is_told_by_reason_cause_and_next_action(case: Case) ->
     assert found is not None
     assert (found.reason, found.stalled) == (case.reason, case.stalled)
     assert case.words in found.message
-    assert case.action in found.message.partition("; ")[2] or case.action in found.message
+    assert case.action in found.action
+    assert found.message.endswith(f"; {found.action}")
 
 
-@pytest.mark.parametrize("healthy", [pod(), pod().waiting("ContainerCreating"), pod().running(), pod().ready()])
+@pytest.mark.parametrize(
+    "healthy", [pod(), pod().waiting("ContainerCreating"), pod().running(), pod().ready(), pod().running().prepared()]
+)
 def test_a_pod_on_its_way_is_no_finding(healthy: PodBuilder) -> None:
     assert diagnose([healthy.obj], DEPLOYMENT) is None
 
@@ -168,5 +198,16 @@ def test_a_refused_pod_is_stalled() -> None:
     assert (found.reason, found.stalled) == ("PodRejected", True)
 
 
-def test_every_reason_of_the_runtime_has_a_next_action() -> None:
-    assert set(NEXT) == set(termination.Reason)
+@pytest.mark.parametrize("reason", termination.Reason)
+def test_every_reason_of_the_runtime_has_a_meaning_and_a_next_action(reason: termination.Reason) -> None:
+    found = diagnose([pod().crashed(1, left(reason, "it ended")).obj], DEPLOYMENT)
+    assert found is not None
+    assert found.message == f"it ended; {reason.hint}"
+    assert reason.means.endswith(".")
+
+
+def test_the_readme_has_every_reason_with_the_condition_that_is_true() -> None:
+    readme = (ROOT / "operator" / "README.md").read_text()
+    assert table() in readme
+    for each in [*Reason, *termination.Reason]:
+        assert f"| `{each.value}` |" in readme

@@ -50,7 +50,7 @@ def test_a_failing_rollout_tells_that_the_previous_spec_still_serves() -> None:
     pods = an_older_pod("old", deployment).ready().obj, a_pod("new", deployment).waiting("ErrImagePull", "no").obj
     finding, ready = judge(seen(deployment, *pods))
     assert (finding.reason, ready) == ("ImagePullFailed", False)
-    assert finding.message.endswith("(1 of the previous spec still serving)")
+    assert finding.seen.endswith("(1 of the previous spec still serving)")
 
 
 def test_trouble_of_older_pods_is_not_trouble_of_the_newest_spec() -> None:
@@ -108,12 +108,12 @@ def test_past_the_deadline_a_known_cause_keeps_its_reason_and_becomes_stalled() 
 
 def test_a_problem_of_the_spec_wins_over_pods_that_still_serve() -> None:
     observation = ready_model()
-    problem = Finding(Reason.INVALID_SPEC, "x", stalled=True)
+    problem = Finding(Reason.INVALID_SPEC, "x", "y", stalled=True)
     assert standing(seen(observation.deployment, *observation.pods, problem=problem)) == ("InvalidSpec", False, True)
 
 
 def test_exactly_one_condition_is_true_and_all_carry_generation_and_reason() -> None:
-    stuck = seen(None, problem=Finding(Reason.INVALID_SPEC, "x", stalled=True))
+    stuck = seen(None, problem=Finding(Reason.INVALID_SPEC, "x", "y", stalled=True))
     for observation, expected in ((ready_model(), "Ready"), (seen(None), "Reconciling"), (stuck, "Stalled")):
         status = build_status(observation, {}, None, NOW)
         truths = {each["type"] for each in status["conditions"] if each["status"] == "True"}

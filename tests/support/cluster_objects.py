@@ -128,6 +128,24 @@ class PodBuilder:
         self.obj["status"]["containerStatuses"][0]["lastState"] = {"terminated": ended}
         return self
 
+    def asking(self, resource: str, amount: int | str) -> Self:
+        """Its container has this limit."""
+        limits = {"limits": {resource: str(amount)}}
+        self.obj["spec"] = {"containers": [{"name": "minisgl", "args": [], "resources": limits}]}
+        return self
+
+    def prepared(self) -> Self:
+        """An init container has done its part."""
+        ended = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+        self.obj["status"]["initContainerStatuses"] = [{"name": "check", "state": ended, "ready": True}]
+        return self
+
+    def refused_at_first(self, message: str) -> Self:
+        """An init container ended with an error."""
+        ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": message}}
+        self.obj["status"]["initContainerStatuses"] = [{"name": "check", "state": ended, "ready": False}]
+        return self
+
     def evicted(self, message: str) -> Self:
         """The node ended it."""
         self.obj["status"] |= {"phase": "Failed", "reason": "Evicted", "message": message}

@@ -44,6 +44,9 @@ def main(supervisor: Supervisor) -> None:
     asked = faults.asked()
     faults.hold_phases()
     supervisor.phase("weights", 0, 100)
+    for done in range(round(2 * float(asked.get("creep", "0")))):
+        supervisor.phase("weights", 1 + done, 100)
+        time.sleep(0.5)
     if reason := asked.get("fail"):
         raise StartError(Reason(reason), "the fake was told to fail")
     if "die" in asked:

@@ -1,5 +1,6 @@
 """Faults that a test asks its server for, in the environment: `MINISGL_FAKE=hold=weights:60,step=0.02,quiet=1`.
 
+creep=SECONDS       the fake scheduler loads for so long, and says how far it is
 hold=PHASE:SECONDS  every child stays so long in that start phase        raise=TOKEN  the engine fails on that token
 step=SECONDS        a step of the scheduler takes so long                hang=TOKEN   rank 1 stays in that step for ever
 fail=REASON         the fake scheduler fails to start                    die          it ends in its first phase

@@ -27,6 +27,7 @@ from minisgl.engine.memory import (
     CacheSize,
     is_out_of_memory,
     size_cache,
+    which_memory,
 )
 from minisgl.engine.sampler import Drawn, draw_again, draw_plainly, sample
 from minisgl.engine.scoring import score
@@ -36,7 +37,7 @@ from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts
 from minisgl.kvcache.pool import KVPool
 from minisgl.models import registry, weights
-from minisgl.termination import Reason
+from minisgl.termination import Memory, Reason
 
 Result = Callable[[], Sampled]  # waits for a step; the other ranks' has no tokens
 Phase = Callable[[str, int | None, int | None], None]  # name of a start phase, bytes done, bytes in all
@@ -60,7 +61,7 @@ class Engine:
 
         with torch.inference_mode():
             phase("weights", 0, None)
-            with _out_of_memory_means(NO_ROOM_FOR_WEIGHTS):
+            with _out_of_memory_means(NO_ROOM_FOR_WEIGHTS, config.device):
                 model_class = registry.find(config.model.architecture)
                 self.model = model_class(config.model, config.context_length, group, dtype, config.device)
                 if config.dummy_weights:
@@ -76,7 +77,7 @@ class Engine:
             size = size_cache(config, free, self.weight_bytes, max(tried, config.working_bytes))
             self.cache_size = CacheSize(group.minimum(size.pages, config.device), size.limited_by)
             self.context_length = min(config.context_length, self.cache_size.pages * config.page_size)
-            with _out_of_memory_means(NO_ROOM_FOR_CACHE):
+            with _out_of_memory_means(NO_ROOM_FOR_CACHE, config.device, Memory.CACHE):
                 self._make_cache(self.cache_size.pages)
             if config.graph_max_batch:
                 self.graphs = self._capture(phase)
@@ -134,7 +135,7 @@ class Engine:
             self._compute(largest_step(self.config))()
             del self.pool, self.attention, self.last
 
-        with _out_of_memory_means(NO_ROOM_FOR_STEP):
+        with _out_of_memory_means(NO_ROOM_FOR_STEP, self.config.device):
             return most_memory(step)
 
     def _capture(self, phase: Phase) -> StepGraphs:
@@ -248,12 +249,14 @@ class Engine:
 
 
 @contextmanager
-def _out_of_memory_means(sentence: str) -> Iterator[None]:
+def _out_of_memory_means(sentence: str, device: str, memory: Memory | None = None) -> Iterator[None]:
+    """Translate what an allocator raises; `memory` names which one, where the error itself does not tell."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise StartError(Reason.OUT_OF_MEMORY, sentence) from error
+            lacking = memory or which_memory(error, device)
+            raise StartError(Reason.OUT_OF_MEMORY, sentence, memory=lacking) from error
         raise
 
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from minisgl.engine.config import EngineConfig
 from minisgl.errors import StartError
-from minisgl.termination import Reason
+from minisgl.termination import Memory, Reason
 
 # A cache for less than this is not worth starting: a question and a short answer.
 USEFUL_TOKENS = 256
@@ -54,6 +54,7 @@ def size_cache(config: EngineConfig, free_before: int, weight_bytes: int, workin
             f"a step {_mib(taken - weight_bytes)}, and {least} tokens of cache "
             f"{_mib(-(-least // config.page_size) * config.page_bytes)}. Give it more memory, raise --memory-ratio, or "
             "lower --max-prefill-length or --max-running-requests (--num-pages cannot help: it only lowers the limit)",
+            memory=Memory.CACHE,
         )
     return size
 
@@ -61,6 +62,11 @@ def size_cache(config: EngineConfig, free_before: int, weight_bytes: int, workin
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the host had no memory left; torch has a class of its own for GPUs alone."""
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY)
+
+
+def which_memory(error: BaseException, device: str) -> Memory:
+    """The memory that `error` is about, on a rank of this device: a MemoryError is always the host's."""
+    return Memory.HOST if device == "cpu" or isinstance(error, MemoryError) else Memory.DEVICE
 
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "bad allocation")

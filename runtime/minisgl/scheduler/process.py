@@ -135,13 +135,14 @@ def _pairs(facts: BaseModel, exclude: set[str] | None = None) -> str:
 
 def fail(driver: Driver, outbox: Outbox, supervisor: Supervisor, error: Exception) -> NoReturn:
     """Tell every request that it is over, then end: an engine that raised once cannot be trusted again."""
-    from minisgl.engine.memory import NO_ROOM_FOR_STEP, is_out_of_memory
+    from minisgl.engine.memory import NO_ROOM_FOR_STEP, is_out_of_memory, which_memory
 
     driver.scheduler.fail_all("the engine failed while computing this request; the server restarts, try again")
     outbox.put(driver.take())
     time.sleep(LAST_WORDS_SECONDS)
     if is_out_of_memory(error):
-        supervisor.fail(Reason.OUT_OF_MEMORY, NO_ROOM_FOR_STEP)
+        memory = which_memory(error, driver.engine.config.device)
+        supervisor.fail(Reason.OUT_OF_MEMORY, NO_ROOM_FOR_STEP, memory)
     leave(EXIT_CHILD_DIED)
 
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from minisgl import __version__
 from minisgl.errors import MiniSGLError, RequestError
-from minisgl.info import ServerInfo
+from minisgl.info import ServerInfo, StartInfo
 from minisgl.server import faults, shapes
 from minisgl.server.control import AbortRequest, abort_request, flush_cache, health_generate
 from minisgl.server.description import EVENTS, JSON, Content, describe
@@ -38,7 +38,9 @@ STATUSES = ("200", "400", "401", "404", "405", "408", "409", "413", "415", "499"
 class Auth(Enum):
     """What a client must bring when the server has keys."""
 
-    OPEN = auto()  # probes, metrics, the API's description, the page: nothing of the model, no compute
+    # Probes, metrics, the API's description, the page: no compute, no word of a client. What an engine is (its
+    # architecture, its cache) is no secret: who watches servers needs it, and shall not hold a client's key for it.
+    OPEN = auto()
     KEY = auto()
 
 
@@ -252,7 +254,7 @@ ROUTES = (
     Route("GET", "/livez", livez, Auth.OPEN, {JSON: shapes.Status}, statuses=(503,)),
     Route("GET", "/readyz", readyz, Auth.OPEN, {JSON: shapes.Status}, statuses=(503,)),
     Route("GET", "/health", readyz, Auth.OPEN, {JSON: shapes.Status}, statuses=(503,)),
-    Route("GET", "/startupz", startupz, Auth.OPEN, {JSON: shapes.Status}, statuses=(503,)),
+    Route("GET", "/startupz", startupz, Auth.OPEN, {JSON: StartInfo}, statuses=(503,)),
     Route("GET", "/metrics", metrics, Auth.OPEN, {TEXT: None}),
     Route("GET", "/version", version, Auth.OPEN, {JSON: shapes.Version}),
     Route("GET", "/openapi.json", description, Auth.OPEN, {JSON: shapes.Document}),

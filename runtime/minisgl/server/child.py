@@ -14,6 +14,8 @@ import msgspec
 from minisgl.process import ChildConfig, Failed, Order, Phase, Ready, Role, Status
 from minisgl.threads import settings_of
 
+KILL_SECONDS = 10.0  # a killed process is gone within milliseconds
+
 MODULES: Mapping[Role, str] = {
     "scheduler": "minisgl.scheduler.process",
     "tokenizer": "minisgl.tokenizer.process",
@@ -102,4 +104,5 @@ class Child:
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             (os.kill if self._is_shell else os.killpg)(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that hangs in the kernel, on a lost disk
+            self.process.wait(KILL_SECONDS)

@@ -17,11 +17,11 @@ from pathlib import Path
 from minisgl import log
 from minisgl.args import LaunchArgs
 from minisgl.errors import EXIT_CHILD_DIED, EXIT_START_FAILED, EXIT_USAGE, BackendDied, StartError
-from minisgl.process import Role
+from minisgl.process import ChildConfig, Role
 from minisgl.server.child import MODULES
 from minisgl.server.supervisor import Tree
 from minisgl.server.terminal import remember
-from minisgl.termination import Reason, Termination, leave
+from minisgl.termination import Memory, Reason, Termination, leave
 
 BACKLOG = 2048  # connections that the kernel holds while the front end is busy
 LONGEST_SOCKET_PATH = 107  # bytes of a Unix socket's address
@@ -59,9 +59,9 @@ def serve(args: LaunchArgs, modules: Mapping[Role, str] = MODULES) -> int:
         tree.run()
     except StartError as error:
         code = EXIT_USAGE if error.reason is Reason.INVALID_ARGUMENTS else EXIT_START_FAILED
-        return end(code, error.reason, str(error), tree.culprit if tree else None)
+        return end(code, error.reason, str(error), tree.culprit if tree else None, error.memory)
     except BackendDied as error:
-        return end(EXIT_CHILD_DIED, Reason.CHILD_DIED, str(error), tree.culprit if tree else None)
+        return end(EXIT_CHILD_DIED, error.reason, str(error), tree.culprit if tree else None, error.memory)
     finally:
         if ipc is not None:
             shutil.rmtree(ipc, ignore_errors=True)
@@ -70,9 +70,15 @@ def serve(args: LaunchArgs, modules: Mapping[Role, str] = MODULES) -> int:
     return 0
 
 
-def end(code: int, reason: Reason, message: str, process: str | None = None) -> int:
-    """One line on stderr, one message for Kubernetes."""
-    leave(Termination(reason=reason, message=message, process=process))
+def end(
+    code: int, reason: Reason, message: str, culprit: ChildConfig | None = None, memory: Memory | None = None
+) -> int:
+    """One line on stderr, one message for Kubernetes. `culprit` is the child that ended the server, if one did."""
+    left = Termination(reason=reason, message=message, memory=memory)
+    if culprit is not None:
+        rank = culprit.index if culprit.role == "scheduler" else None
+        left = left.model_copy(update={"process": culprit.name, "rank": rank})
+    leave(left)
     sys.stderr.write(f"minisgl: {message}\n")
     return code
 

@@ -48,6 +48,7 @@ class StartLog:
     def __init__(self, started_at: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._started_at, self._clock = started_at, clock
         self._stays: dict[str, Stay] = {}
+        self._advanced_at = clock()  # the last time that any child came forward
         self.ends: dict[str, float] = {}
 
     def enter(self, process: str, phase: Phase) -> Progress:
@@ -57,9 +58,10 @@ class StartLog:
         if stay is None or stay.phase.name != phase.name:
             self.leave(process)
             stay = self._stays[process] = Stay(phase, now, now, told_at=now)
+            self._advanced_at = now
         else:
             if phase != stay.phase:
-                stay.quiet_since = now
+                stay.quiet_since = self._advanced_at = now
             stay.phase = phase
             if now - stay.told_at >= EVERY_SECONDS:
                 self._tell_pace(process, stay, now)
@@ -69,7 +71,7 @@ class StartLog:
         """A child's phase is over."""
         if (stay := self._stays.pop(process, None)) is None:
             return
-        now = self._clock()
+        now = self._advanced_at = self._clock()
         name, seconds = stay.phase.name, now - stay.since
         self.ends[name] = round(max(self.ends.get(name, 0.0), now - self._started_at), 3)
         logger.info("start process=%s phase=%s seconds=%.2f", process, name, seconds)
@@ -85,6 +87,15 @@ class StartLog:
                     *(process, stay.phase.name, now - stay.since, now - stay.quiet_since),
                     *(stay.phase.done, stay.phase.total),
                 )
+
+    def quiet_seconds(self) -> float:
+        """Since any child came forward: what one waits for may be another's."""
+        return self._clock() - self._advanced_at
+
+    def quietest(self) -> str:
+        """The child that has been without progress for longest: the others wait for it, most likely."""
+        waited_for = self._awaited() or self._stays
+        return min(waited_for, key=lambda process: waited_for[process].quiet_since)
 
     def where(self, process: str) -> str:
         """For a sentence about a child's end: its phase and since when."""

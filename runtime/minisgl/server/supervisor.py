@@ -3,7 +3,7 @@
 starting ──all ready──► opening ──front end ready──► running ──SIGTERM──► draining ──front end gone──► exit 0
     └────────────────────────── a child ends ────────────────┴─ second signal ─► exit 0
                                       ▼
-                 reason given before ready: exit 1 (2); else: open requests get an error, exit 70
+   reason given before ready, or nothing advances: exit 1 (2); else: open requests get an error, exit 70
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from pathlib import Path
 
 from minisgl.args import LaunchArgs
 from minisgl.errors import BackendDied, StartError
-from minisgl.process import STACKS, Break, ChildConfig, Dialect, Drain, Heartbeats, Open, Phase, Role
+from minisgl.process import READY, STACKS, Break, ChildConfig, Dialect, Drain, Heartbeats, Open, Phase, Progress, Role
+from minisgl.server.cgroup import num_oom_kills
 from minisgl.server.child import MODULES, Child
 from minisgl.server.progress import StartLog
 from minisgl.server.signals import Wakeups, reap_orphans
+from minisgl.termination import Memory, Reason
 
 TICK_SECONDS = 1.0  # the watchdog's round; everything else wakes at once
 FAREWELL_SECONDS = 1.5  # what the front end gets to send errors after a child's death
@@ -43,7 +45,8 @@ class Tree:
         on_ready: Callable[[dict[str, float]], None] = lambda seconds: None,
     ) -> None:
         self._args, self._on_ready = args, on_ready
-        self.culprit: str | None = None  # the child whose end or silence ended the server
+        self.culprit: ChildConfig | None = None  # the child whose end or silence ended the server
+        self._num_oom_kills = num_oom_kills()
         self._log = StartLog(started_at)
         self._children: list[Child] = []
         self._opened = self._running = False
@@ -99,6 +102,7 @@ class Tree:
             return True
         self._look_for_the_dead()
         self._look_for_the_hanging()
+        self._look_for_the_stalled()
         return False
 
     @property
@@ -112,6 +116,8 @@ class Tree:
             self._front.order(progress[-1])
         if child.ready is not None and not was_ready:
             self._log.leave(child.name)
+            if child is not self._front:
+                self._front.order(Progress(child.name, READY, since=time.monotonic()))
 
     def _open_when_all_are_ready(self) -> None:
         others = self._children[1:]
@@ -137,13 +143,18 @@ class Tree:
         for child in self._children:  # one child's reason may explain another's death
             self._hear(child)
         child = culprit([child for child in self._children if child in dead or child.failed])
-        self.culprit = child.name
-        if child.failed and not self._running:
-            raise StartError(child.failed.reason, f"{child.name}: {child.failed.message}")
+        self.culprit = child.config
+        failed = child.failed
+        if failed and not self._running:
+            raise StartError(failed.reason, f"{child.name}: {failed.message}", memory=failed.memory)
         where = "while serving" if self._running else self._log.where(child.name)
-        why = f": {child.failed.message}" if child.failed else ""
-        hint = "; a memory limit may have been reached" if child.process.returncode == -9 else ""
-        raise self._died(f"{child.name} {child.end} {where}{why}{hint}")
+        sentence = f"{child.name} {child.end} {where}" + (f": {failed.message}" if failed else "")
+        if child.process.returncode == -9 and num_oom_kills() > self._num_oom_kills:
+            sentence += ", because the container's memory limit was reached"
+            raise self._died(sentence, Reason.OUT_OF_MEMORY, Memory.HOST)
+        if failed and failed.reason is Reason.OUT_OF_MEMORY:
+            raise self._died(sentence, failed.reason, failed.memory)
+        raise self._died(sentence)
 
     def _has_left(self, child: Child) -> bool:
         """The front end has ended as it was told to; a shell, as its person wanted."""
@@ -156,9 +167,20 @@ class Tree:
         for child in self._children:
             age = self._heartbeats.age_seconds(child.config.heartbeat_slot)
             if age > self._args.watchdog_timeout_seconds:
-                self.culprit = child.name
+                self.culprit = child.config
                 self._log_stacks()
                 raise self._died(f"{child.name} hangs: no heartbeat for {age:.0f} s while serving")
+
+    def _look_for_the_stalled(self) -> None:
+        """A start may take hours while something advances; when nothing does, another try is all that can help."""
+        seconds = self._log.quiet_seconds()
+        if self._running or seconds <= self._args.start_stall_seconds:
+            return
+        child = next(child for child in self._children if child.name == self._log.quietest())
+        self.culprit = child.config
+        self._log_stacks()
+        where = self._log.where(child.name)
+        raise StartError(Reason.START_STALLED, f"{child.name}: nothing has advanced for {seconds:.0f} s, {where}")
 
     def _log_stacks(self) -> None:
         """The stacks of all processes: one that hangs may wait for another."""
@@ -171,13 +193,13 @@ class Tree:
             logger.error("stacks process=%s\n%s", child.name, stacks or "none: it does not answer")
         logger.error("stacks process=main\n%s", "".join(traceback.format_stack()))
 
-    def _died(self, sentence: str) -> BackendDied:
+    def _died(self, sentence: str, reason: Reason = Reason.CHILD_DIED, memory: Memory | None = None) -> BackendDied:
         """Let the front end tell its clients, then be gone."""
         logger.error("died %s", sentence)
         for child in self._children[1:]:
             child.kill()
         self._say_farewell("The model server failed; this request cannot be finished. Send it again.")
-        return BackendDied(sentence)
+        return BackendDied(sentence, reason, memory=memory)
 
     def _say_farewell(self, message: str) -> None:
         self._front.order(Break(message))

@@ -9,7 +9,7 @@ import torch
 from minisgl.messages import DecodeParams, Finish, Generate, SamplingParams, Step
 from minisgl.scheduler import process
 from minisgl.scheduler.driver import Driver, unpack
-from minisgl.termination import Reason
+from minisgl.termination import Memory, Reason
 
 pytestmark = pytest.mark.cpu
 
@@ -21,8 +21,8 @@ class EndedError(Exception):
 class Supervisor:
     """Keeps the reason that a child gives."""
 
-    def fail(self, reason: Reason, message: str) -> NoReturn:
-        raise EndedError(reason, message)
+    def fail(self, reason: Reason, message: str, memory: Memory) -> NoReturn:
+        raise EndedError(reason, message, memory)
 
 
 class Pipe(list[Step]):
@@ -43,8 +43,8 @@ def test_a_prefill_without_memory_names_the_arguments_that_give_room(
     failing.scheduler.add(Generate(7, prompt, SamplingParams(4), DecodeParams()))
     with pytest.raises(EndedError) as ended:
         process.fail(failing, told, supervisor, error)
-    reason, sentence = ended.value.args
-    assert reason is Reason.OUT_OF_MEMORY
+    reason, sentence, memory = ended.value.args
+    assert (reason, memory) == (Reason.OUT_OF_MEMORY, Memory.HOST)
     for flag in ("--memory-ratio", "--max-prefill-length", "--max-running-requests"):
         assert flag in sentence
     assert [(uid, finish) for step in told for uid, _, finish in unpack(step)] == [(7, Finish.ERROR)]

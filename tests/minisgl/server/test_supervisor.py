@@ -14,8 +14,9 @@ from minisgl.args import LaunchArgs
 from minisgl.errors import BackendDied, StartError
 from minisgl.process import Break, Drain, Failed, Open, Order, Phase, Progress, Ready, Status
 from minisgl.server import supervisor
+from minisgl.server.progress import StartLog
 from minisgl.server.supervisor import Tree, child_configs, culprit
-from minisgl.termination import Reason
+from minisgl.termination import Memory, Reason
 
 
 class Played:
@@ -123,7 +124,10 @@ def test_the_door_opens_when_all_are_ready(stage: Stage) -> None:
     stage.step()
     assert stage.children[0].heard == []
     stage.open()
-    [order] = stage.children[0].heard
+    *ready, order = stage.children[0].heard
+    assert {(told.process, told.phase) for told in ready if isinstance(told, Progress)} == {
+        (child.name, "ready") for child in stage.children[1:]
+    }
     assert isinstance(order, Open)
     assert (order.facts, order.vocabulary_size) == ({"a": 1}, 258)
     assert stage.ready_after is not None
@@ -171,13 +175,89 @@ def test_another_child_that_ends_in_a_drain_is_a_death(stage: Stage) -> None:
 
 def test_a_reason_ends_a_start_and_names_the_child(stage: Stage) -> None:
     child = stage.child("scheduler-1")
-    child.says.append(Failed(Reason.OUT_OF_MEMORY, "no room"))
+    child.says.append(Failed(Reason.OUT_OF_MEMORY, "no room", Memory.DEVICE))
     child.lives = 0
     stage.child("scheduler-0").lives = 0  # its collective broke with the other rank
     with pytest.raises(StartError, match="scheduler-1: no room") as raised:
         stage.step()
-    assert raised.value.reason is Reason.OUT_OF_MEMORY
-    assert stage.tree.culprit == "scheduler-1"
+    assert (raised.value.reason, raised.value.memory) == (Reason.OUT_OF_MEMORY, Memory.DEVICE)
+    assert stage.tree.culprit is child.config
+
+
+def test_a_step_without_memory_while_serving_keeps_its_reason(stage: Stage) -> None:
+    stage.open()
+    child = stage.child("scheduler-0")
+    child.says.append(Failed(Reason.OUT_OF_MEMORY, "no room", Memory.HOST))
+    child.lives = 0
+    with pytest.raises(BackendDied, match="scheduler-0 ended with code 0 while serving: no room") as raised:
+        stage.step()
+    assert (raised.value.reason, raised.value.memory) == (Reason.OUT_OF_MEMORY, Memory.HOST)
+
+
+@pytest.mark.parametrize(("kills", "reason"), [(1, Reason.OUT_OF_MEMORY), (0, Reason.CHILD_DIED)])
+def test_a_kill_is_for_memory_if_the_kernel_has_counted_one(
+    stage: Stage, kills: int, reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stage.tree._num_oom_kills
+    monkeypatch.setattr(supervisor, "num_oom_kills", lambda: before + kills)
+    child = stage.child("scheduler-0")
+    child._code, child.lives = -9, 0
+    with pytest.raises(BackendDied) as raised:
+        stage.step()
+    assert raised.value.reason is reason
+    assert ("memory limit" in str(raised.value)) == (reason is Reason.OUT_OF_MEMORY)
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Stage, Clock]:
+    """A start that is given up after 60 s without progress, by a clock of the test."""
+    monkeypatch.setattr(supervisor, "STACK_SECONDS", 0.0)
+    clock = Clock()
+    monkeypatch.setattr(supervisor, "StartLog", lambda started_at: StartLog(started_at, clock))
+    return Stage(tmp_path, tensor_parallel_size=2, num_tokenizer=1, start_stall_seconds=60), clock
+
+
+def test_a_slow_start_that_advances_is_never_given_up(waiting: tuple[Stage, Clock]) -> None:
+    stage, clock = waiting
+    for done in range(100):
+        stage.child("scheduler-0").says.append(Phase("weights", done, 100))
+        assert not stage.step()
+        clock.now += 59  # an hour and a half in all, while rank 1 waits in one phase
+
+
+def test_a_start_in_which_nothing_advances_is_given_up_with_process_phase_and_bytes(
+    waiting: tuple[Stage, Clock],
+) -> None:
+    stage, clock = waiting
+    stage.children[0].says.append(Phase("frontend"))  # it waits for the others
+    stage.child("scheduler-1").says.append(Phase("weights", 5, 100))
+    stage.step()
+    clock.now += 30
+    stage.child("scheduler-0").says.append(Phase("warm-up"))  # and now it waits for the other rank
+    for child in stage.children[3:]:
+        child.says.append(Ready({}, 1))
+    assert not stage.step()
+    clock.now += 61
+    with pytest.raises(StartError, match=r"scheduler-1: nothing has advanced for 61 s, .*weights.*5 of 100") as raised:
+        stage.step()
+    assert raised.value.reason is Reason.START_STALLED
+    assert stage.tree.culprit is stage.child("scheduler-1").config
+
+
+def test_a_running_server_is_idle_and_not_stalled(waiting: tuple[Stage, Clock]) -> None:
+    stage, clock = waiting
+    stage.open()
+    clock.now += 10_000
+    assert not stage.step()
 
 
 def test_a_death_in_the_start_is_told_with_phase_and_since_when(stage: Stage) -> None:
