@@ -158,11 +158,12 @@ def test_a_start_that_hangs_is_told_while_it_hangs_and_probes_answer(model: Path
         assert "scheduler-1 in start phase weights (for " in server.log
 
 
+@pytest.mark.faults
 def test_a_start_that_hangs_is_given_up_with_process_phase_and_bytes(model: Path) -> None:
-    with Server(model, "--tp=2", "--start-stall-seconds=15", fake="hold=weights:600") as server:
+    with Server(model, "--tp=2", "--start-stall-seconds=45", fake="hold=weights:600") as server:
         server.wait_phase("scheduler-1", "weights")
         pids = descendants(server.process.pid)
-        assert server.wait_end(60) == 1
+        assert server.wait_end(90) == 1
         wait_gone(pids, 5)
         last = server.log.splitlines()[-1]
         assert "nothing has advanced for" in last
@@ -176,7 +177,7 @@ def test_a_start_that_hangs_is_given_up_with_process_phase_and_bytes(model: Path
 
 @pytest.mark.faults
 def test_a_slow_start_that_advances_is_not_given_up(model: Path) -> None:
-    with running(model, "--start-stall-seconds=15", fake="creep=25") as server:
+    with running(model, "--start-stall-seconds=45", fake="creep=60") as server:
         assert server.complete("abc", max_tokens=1).status_code == 200
 
 
