@@ -118,6 +118,7 @@ def _columns() -> list[Schema]:
         ("Ready", "string", f"{ready}.status", "Whether every wanted replica serves."),
         ("Replicas", "string", ".status.available", "Ready and wanted replicas."),
         ("Reason", "string", f"{ready}.reason", "Why it is ready, or not."),
+        ("Progress", "string", ".status.progress", "How far the slowest of the starting pods is."),
         ("Age", "date", ".metadata.creationTimestamp", "Time since creation."),
     ]
     wide = [
@@ -127,6 +128,8 @@ def _columns() -> list[Schema]:
         ("DType", "string", ".status.engine.dtype", "Number format in use."),
         ("Context", "integer", ".status.engine.contextLength", "Longest prompt plus answer, in tokens."),
         ("KV-Tokens", "integer", ".status.engine.kvCache.tokens", "Tokens the KV cache of one replica holds."),
+        ("Revision", "string", ".status.engine.modelRevision", "Commit or fingerprint of the model that is served."),
+        ("Image", "string", ".status.launched.image", "Image that serves."),
         ("Message", "string", f"{ready}.message", "What is seen, and what to do next."),
     ]
     return [

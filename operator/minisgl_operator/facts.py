@@ -1,4 +1,4 @@
-"""Asks a ready pod what its engine decided: GET /server_info. A pod that does not answer is asked again later."""
+"""Asks a pod how far its start is, and what its engine became: GET /startupz, which needs no key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 import aiohttp
 from pydantic import ValidationError
 
-from minisgl.info import ServerInfo
+from minisgl.info import StartInfo
 from minisgl_operator.build.launch import PORT
 from minisgl_operator.objects import Object
 
@@ -21,22 +21,23 @@ MAX_BYTES = 64 * 1024  # an answer has about 1 KB
 class Ask(Protocol):
     """How the reconciler asks; tests have their own."""
 
-    async def __call__(self, pod: Object) -> ServerInfo | None:
+    async def __call__(self, pod: Object) -> StartInfo | None:
         """What the pod's server says, or None."""
 
 
-async def ask_server(pod: Object) -> ServerInfo | None:
-    """GET /server_info of a pod; None if it does not answer, or not what we understand."""
+async def ask_server(pod: Object) -> StartInfo | None:
+    """GET /startupz of a pod; None if it does not answer, or not what we understand."""
     address = pod.get("status", {}).get("podIP", "")
     host = f"[{address}]" if ":" in address else address
-    url = f"http://{host}:{PORT}/server_info"
+    url = f"http://{host}:{PORT}/startupz"
     limit = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     try:
         async with aiohttp.ClientSession(timeout=limit) as session, session.get(url, allow_redirects=False) as answer:
-            answer.raise_for_status()
+            if answer.status not in (200, 503):  # started, starting
+                answer.raise_for_status()
             if answer.content_length is None or answer.content_length > MAX_BYTES:
                 return None
-            return ServerInfo.model_validate_json(await answer.read())
+            return StartInfo.model_validate_json(await answer.read())
     except (aiohttp.ClientError, TimeoutError, OSError, ValidationError) as error:
         logger.info("no facts from pod=%s: %s", pod["metadata"]["name"], error or type(error).__name__)
         return None

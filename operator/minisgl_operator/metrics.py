@@ -10,6 +10,8 @@ from minisgl import __version__
 
 # A quiet reconcile is five reads (about 20 ms); one that creates children about 100 ms; the last bucket is a time-out.
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
+# A tiny model on a CPU takes seconds; 700 GB from the hub take hours.
+COLD_START_BUCKETS = (1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 3600, 10800)
 
 
 class Metrics:
@@ -22,6 +24,13 @@ class Metrics:
         )
         self.reconcile_seconds = Histogram(
             "minisgl_operator_reconcile_seconds", "Duration of one reconcile.", buckets=BUCKETS, registry=self.registry
+        )
+        self.cold_start_seconds = Histogram(
+            "minisgl_operator_cold_start_seconds",
+            "Seconds from a pod's creation to its first answer (phase: whole), and of each phase on the way.",
+            ["phase"],
+            buckets=COLD_START_BUCKETS,
+            registry=self.registry,
         )
         self.models = Gauge(
             "minisgl_operator_models",

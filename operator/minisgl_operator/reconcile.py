@@ -10,18 +10,19 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from minisgl.info import ServerInfo
-from minisgl_operator import status
+from minisgl_operator import status, timeline
 from minisgl_operator.api import Key, Spec
 from minisgl_operator.build import children
 from minisgl_operator.cluster import Cluster
 from minisgl_operator.drift import check_owners, differs
 from minisgl_operator.errors import Forbidden, Leftover, NameTaken, NotFound, Refused, SpecError
 from minisgl_operator.facts import Ask
+from minisgl_operator.looks import Looks
 from minisgl_operator.metrics import Metrics
 from minisgl_operator.objects import Child, Children, Object, condition, is_leaving, is_true
 from minisgl_operator.reasons import Finding, Reason
@@ -33,7 +34,6 @@ logger = logging.getLogger(__name__)
 NORMAL = {Reason.SERVING, Reason.SCALED_TO_ZERO, Reason.STARTING, Reason.ROLLING_OUT, Reason.SCALING, Reason.REPLACING}
 # No event tells that a right was granted, a foreign object is gone, or a namesake's child is: look again.
 LOOK_AGAIN_SECONDS: dict[str, float] = {Reason.FORBIDDEN: 15.0, Reason.NAME_CONFLICT: 15.0, Reason.REPLACING: 1.0}
-ASK_AGAIN_SECONDS = 5.0
 CONDITIONS = ("Ready", "Reconciling", "Stalled")
 
 
@@ -52,15 +52,15 @@ class Reconciler:
         self._settings = settings
         self._metrics = metrics
         self._ask = ask
+        self._looks = Looks(ask)
         self._now = now
         self._standing: dict[Key, str] = {}  # model -> its true condition, for the metric
-        self._asked: Counter[Key] = Counter()  # model -> questions that its pod has not answered
 
     async def reconcile(self, key: Key) -> float | None:
         """Do it. Returns seconds after which to look again, or None. Raises ApiError when a retry is due."""
         model = await self._cluster.model(key)
         if model is None or is_leaving(model):
-            self._asked.pop(key, None)
+            self._looks.forget(key)
             self._count(key, None)  # the garbage collector deletes the children
             return None
         stored: Children = dict.fromkeys(Child)
@@ -92,8 +92,9 @@ class Reconciler:
             problem=problem,
         )
         previous = model.get("status", {})
-        info, delay = await self._facts(seen, previous)
-        await self._report(model, previous, status.build_status(seen, previous, info, self._now()))
+        told, delay = await self._looks.look(key, status.to_ask(seen, previous))
+        seen = replace(seen, told=told)
+        await self._report(model, seen, status.build_status(seen, previous, self._now()))
         return delay if problem is None else LOOK_AGAIN_SECONDS.get(problem.reason, delay)
 
     async def _observe(self, key: Key) -> tuple[Children, list[Object]]:
@@ -112,19 +113,9 @@ class Reconciler:
                 # Not forced on the first time: a foreign object that appeared meanwhile stays whole.
                 stored[child] = await self._cluster.apply(child, wanted, force=current is not None)
 
-    async def _facts(self, seen: Observation, previous: Object) -> tuple[ServerInfo | None, float | None]:
-        """Ask the pod that speaks for the model, unless status knows it already."""
-        pod = status.spokesman(seen, previous)
-        if pod is None or status.is_known(pod, previous):
-            return None, None
-        if info := await self._ask(pod):
-            self._asked.pop(seen.key, None)
-            return info, None
-        self._asked[seen.key] = asked = min(self._asked[seen.key] + 1, 10)
-        return None, min(ASK_AGAIN_SECONDS * 2.0**asked, float(self._settings.resync_seconds))
-
-    async def _report(self, model: Object, previous: Object, current: Object) -> None:
+    async def _report(self, model: Object, seen: Observation, current: Object) -> None:
         """Write status if it differs, and tell the transition as an Event."""
+        previous = model.get("status", {})
         meta = model["metadata"]
         key = Key(meta["namespace"], meta["name"])
         self._count(key, next(kind for kind in CONDITIONS if is_true({"status": current}, kind)))
@@ -134,17 +125,26 @@ class Reconciler:
             await self._cluster.apply_status(key, meta["uid"], current)
         except NotFound:
             return  # deleted meanwhile
+        self._observe_starts(seen, previous)
         ready, old = condition({"status": current}, "Ready"), condition({"status": previous}, "Ready")
-        if ready is None or ready["reason"] == (old["reason"] if old else Reason.STARTING):
+        if ready is None or (old is not None and ready["reason"] == old["reason"]):
             return
         kind = "Normal" if ready["reason"] in NORMAL else "Warning"
         logger.info("model=%s reason=%s: %s", key, ready["reason"], ready["message"])
         await self._cluster.event(model, kind, ready["reason"], ready["message"], self._now())
 
+    def _observe_starts(self, seen: Observation, previous: Object) -> None:
+        """Once per pod: the stored status had it as starting, and the one just written does not."""
+        for pod in seen.pods:
+            if timeline.has_finished(pod, previous):
+                info = seen.told.get(pod["metadata"]["uid"])
+                for phase, seconds in timeline.phase_seconds(pod, info).items():
+                    self._metrics.cold_start_seconds.labels(phase).observe(seconds)
+
     def forget(self) -> None:
         """Another operator acts now: this one's picture of the models is no longer told."""
         self._standing.clear()
-        self._asked.clear()
+        self._looks = Looks(self._ask)
         for kind in CONDITIONS:
             self._metrics.models.labels(kind).set(0)
 

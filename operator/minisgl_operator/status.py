@@ -8,24 +8,27 @@ All three are always there and carry the same reason and message. `lastTransitio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from minisgl import termination
-from minisgl.info import ServerInfo
-from minisgl_operator import api
-from minisgl_operator.api import Condition, Key, Startup, Status
-from minisgl_operator.build.container import CONTAINER
+from minisgl.info import StartInfo
+from minisgl_operator import api, timeline
+from minisgl_operator.api import Key, Part, Status
+from minisgl_operator.conditions import conditions
 from minisgl_operator.diagnosis import diagnose
-from minisgl_operator.objects import Object, condition, is_leaving, is_true, read_annotations, seconds_between
+from minisgl_operator.objects import Object, condition, is_leaving, is_true, read_annotations
 from minisgl_operator.reasons import Finding, Reason
 
-WAIT = "wait, or see kubectl describe pod"  # the next action where all goes as it should
+WAIT = "wait; status.pods says how far each pod is"  # the next action where all goes as it should
+SEPARATE = {"backend", "engine", "launched", "pods", "progress", "startup"}  # absent rather than empty
 
 
 @dataclass(frozen=True)
 class Observation:
-    """All that a status is made of. `problem` is what kept the reconciler from applying the spec, if anything did."""
+    """All that a status is made of. `problem` is what kept the reconciler from applying the spec, if anything did;
+    `told` is what servers said of themselves, by the uid of their pod.
+    """
 
     key: Key
     generation: int
@@ -33,6 +36,7 @@ class Observation:
     deployment: Object | None
     pods: list[Object]
     problem: Finding | None = None
+    told: Mapping[str, StartInfo] = field(default_factory=dict)
 
     def newest(self) -> list[Object]:
         """Pods of the newest template, not leaving."""
@@ -50,12 +54,12 @@ class Observation:
         return int((self.deployment or {}).get("status", {}).get(field, 0))
 
 
-def build_status(seen: Observation, previous: Object, info: ServerInfo | None, now: str) -> Object:
-    """The whole status as a dict. `previous` is the stored one; `info` is what `spokesman`'s server said, if asked."""
+def build_status(seen: Observation, previous: Object, now: str) -> Object:
+    """The whole status as a dict. `previous` is the stored one."""
     finding, ready = judge(seen)
     num_ready = min(seen.count("readyReplicas"), len([pod for pod in seen.pods if is_true(pod, "Ready")]))
     status = Status(
-        conditions=_conditions(finding, ready, seen.generation, previous, now),
+        conditions=conditions(finding, ready, seen.generation, previous, now),
         observed_generation=seen.generation,
         replicas=seen.count("replicas"),
         ready_replicas=num_ready,
@@ -64,8 +68,8 @@ def build_status(seen: Observation, previous: Object, info: ServerInfo | None, n
         selector=",".join(f"{name}={value}" for name, value in api.selector(seen.key.name).items()),
         url=api.url(seen.key),
     )
-    result: Object = status.model_dump(by_alias=True, mode="json", exclude_none=True, exclude={"backend"})
-    return result | _facts(seen, previous, info)
+    result: Object = status.model_dump(by_alias=True, mode="json", exclude_none=True, exclude=SEPARATE)
+    return result | _starts(seen) | _facts(seen, previous)
 
 
 def judge(seen: Observation) -> tuple[Finding, bool]:
@@ -86,7 +90,9 @@ def judge(seen: Observation) -> tuple[Finding, bool]:
         return Finding(Reason.SERVING, f"{_replicas(seen.replicas)} at {api.url(seen.key)}"), True
     found = diagnose(seen.newest(), deployment)
     stuck = condition(deployment, "Progressing")
-    is_stuck = settled and stuck is not None and stuck.get("reason") == "ProgressDeadlineExceeded"
+    is_late = settled and stuck is not None and stuck.get("reason") == "ProgressDeadlineExceeded"
+    # A server that still says how far it is loads on, and ends itself when nothing advances.
+    is_stuck = is_late and not any(timeline.is_running(pod) and _uid(pod) in seen.told for pod in seen.newest())
     if found is not None:
         num_older = len([pod for pod in seen.pods if is_true(pod, "Ready") and not is_leaving(pod)]) - served
         beside = f" ({num_older} of the previous spec still serving)" if num_older > 0 else ""
@@ -105,7 +111,7 @@ def _progress(seen: Observation, progress: str, settled: bool) -> Finding:
         return Finding(Reason.ROLLING_OUT, f"{progress}; older pods are being replaced", WAIT)
     if settled and total > seen.replicas:
         return Finding(Reason.SCALING, f"{progress}; {total - seen.replicas} more are being removed", WAIT)
-    was_ready = [pod for pod in seen.newest() if _has_started(pod) and not is_true(pod, "Ready")]
+    was_ready = [pod for pod in seen.newest() if timeline.container(pod).get("started") and not is_true(pod, "Ready")]
     if was_ready:
         name = was_ready[0]["metadata"]["name"]
         text = f"{progress}; pod {name} does not answer its readiness probe"
@@ -117,42 +123,17 @@ def _replicas(num: int) -> str:
     return "1 replica serves" if num == 1 else f"{num} replicas serve"
 
 
-def _has_started(pod: Object) -> bool:
-    """Whether the startup probe has succeeded: from then on readiness alone decides."""
-    containers = pod.get("status", {}).get("containerStatuses", [])
-    return any(each["name"] == CONTAINER and each.get("started") for each in containers)
-
-
-def _conditions(finding: Finding, ready: bool, generation: int, previous: Object, now: str) -> list[Condition]:
-    truths: list[tuple[Literal["Ready", "Reconciling", "Stalled"], bool]] = [
-        ("Ready", ready),
-        ("Reconciling", not ready and not finding.stalled),
-        ("Stalled", not ready and finding.stalled),
-    ]
-    result = []
-    for kind, truth in truths:
-        old = condition({"status": previous}, kind)
-        status: Literal["True", "False"] = "True" if truth else "False"
-        since = old["lastTransitionTime"] if old is not None and old["status"] == status else now
-        result.append(
-            Condition(
-                type=kind,
-                status=status,
-                reason=str(finding.reason),
-                message=finding.message,
-                last_transition_time=since,
-                observed_generation=generation,
-            )
-        )
-    return result
+def _uid(pod: Object) -> str:
+    uid: str = pod["metadata"]["uid"]
+    return uid
 
 
 def spokesman(seen: Observation, previous: Object) -> Object | None:
     """The ready pod that engine facts and timeline are taken from: the same one as before, else the latest ready."""
-    ready = {pod["metadata"]["uid"]: pod for pod in seen.newest_ready()}
+    ready = {_uid(pod): pod for pod in seen.newest_ready()}
     if (uid := previous.get("startup", {}).get("podUid")) in ready:
         return ready[uid]
-    return max(ready.values(), key=lambda pod: (_since(pod, "Ready") or "", pod["metadata"]["uid"]), default=None)
+    return max(ready.values(), key=lambda pod: (timeline.since(pod, "Ready") or "", _uid(pod)), default=None)
 
 
 def is_known(pod: Object, previous: Object) -> bool:
@@ -160,33 +141,38 @@ def is_known(pod: Object, previous: Object) -> bool:
     return previous.get("startup", {}).get("podUid") == pod["metadata"]["uid"] and "engine" in previous
 
 
-def _facts(seen: Observation, previous: Object, info: ServerInfo | None) -> Object:
-    """engine, backend and startup. What was once written stays until another pod has become ready."""
+def to_ask(seen: Observation, previous: Object) -> list[Object]:
+    """The pods whose servers have news: those that load, those that have just become ready, and the spokesman."""
+    pods = [pod for pod in timeline.starting(seen.pods) if timeline.is_running(pod)]
+    pods += [pod for pod in seen.pods if timeline.has_finished(pod, previous)]
+    pod = spokesman(seen, previous)
+    if pod is not None and not is_known(pod, previous) and pod not in pods:
+        pods.append(pod)
+    return pods
+
+
+def _starts(seen: Observation) -> Object:
+    """pods and progress; absent when none is on its way."""
+    starts = [timeline.pod_start(pod, seen.told) for pod in timeline.starting(seen.pods)]
+    if not starts:
+        return {}
+    return {"progress": timeline.progress(starts), "pods": [_plain(each) for each in starts]}
+
+
+def _facts(seen: Observation, previous: Object) -> Object:
+    """engine, backend, launched and startup. What was once written stays until another pod has become ready."""
     pod = spokesman(seen, previous)
     if pod is None or is_known(pod, previous):
-        return {name: previous[name] for name in ("engine", "backend", "startup") if name in previous}
-    timeline = Startup(
-        pod=pod["metadata"]["name"],
-        pod_uid=pod["metadata"]["uid"],
-        scheduled=_since(pod, "PodScheduled"),
-        started=_started(pod),
-        ready=_since(pod, "Ready"),
-        seconds=seconds_between(pod["metadata"].get("creationTimestamp"), _since(pod, "Ready")),
-        runtime_seconds=info.startup_seconds if info else {},
-    )
-    startup = timeline.model_dump(by_alias=True, exclude_none=True)
-    if info is None:
-        return {"startup": startup}
-    engine = info.engine.model_dump(by_alias=True, mode="json")
-    return {"engine": engine, "backend": info.engine.attention_backend, "startup": startup}
+        return {name: previous[name] for name in ("engine", "backend", "launched", "startup") if name in previous}
+    info = seen.told.get(pod["metadata"]["uid"])
+    server = info.server if info else None
+    startup = {"startup": _plain(timeline.startup(pod, info)), "launched": _plain(timeline.launched(pod))}
+    if server is None:
+        return startup
+    engine = server.engine.model_dump(by_alias=True, mode="json")
+    return {"engine": engine, "backend": server.engine.attention_backend} | startup
 
 
-def _since(pod: Object, kind: str) -> str | None:
-    found = condition(pod, kind)
-    return None if found is None else found.get("lastTransitionTime")
-
-
-def _started(pod: Object) -> str | None:
-    containers = pod.get("status", {}).get("containerStatuses", [])
-    states = [each.get("state", {}).get("running") or {} for each in containers if each["name"] == CONTAINER]
-    return states[0].get("startedAt") if states else None
+def _plain(part: Part) -> Object:
+    result: Object = part.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return result

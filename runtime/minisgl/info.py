@@ -35,6 +35,10 @@ class EngineFacts(Facts):
     """What the engine decided at start: every "auto" resolved."""
 
     architecture: str = Field(description="Model class of the checkpoint.")
+    model_revision: str = Field(
+        default="",
+        description="The hub's commit, or sha256: and a fingerprint of the folder's settings and tensor headers.",
+    )
     device: str = Field(description="Device the model runs on.")
     dtype: str = Field(description="Number format of weights, activations and KV cache.")
     attention_backend: str = Field(description="Attention kernels: one name, or prefill,decode.")

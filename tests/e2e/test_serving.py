@@ -77,7 +77,7 @@ def test_the_operator_passes_its_own_helm_test(operator: str) -> None:
 
 def test_kubectl_get_shows_what_matters_at_a_glance(smollm2: str) -> None:
     header, row = kube.kubectl("get", "msgl", smollm2).strip().splitlines()
-    assert header.split() == ["NAME", "MODEL", "READY", "REPLICAS", "REASON", "AGE"]
+    assert header.split() == ["NAME", "MODEL", "READY", "REPLICAS", "REASON", "PROGRESS", "AGE"]
     assert row.split()[:5] == [smollm2, REAL, "True", "1/1", "Serving"]
     wide = kube.kubectl("get", "msgl", smollm2, "--output", "wide")
     assert f"http://{smollm2}.{MODELS}.svc/v1" in wide

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from minisgl.schema import runtime_schema
 from minisgl_operator import api, crd
 from minisgl_operator.api import Key, Spec, Status
 from minisgl_operator.status import Observation, build_status
-from support.cluster_objects import NOW, a_deployment, a_pod, server_info
+from support.cluster_objects import NOW, a_deployment, a_pod, start_info
 
 VERSION = crd.build()["spec"]["versions"][0]
 ROOT = VERSION["schema"]["openAPIV3Schema"]
@@ -67,9 +68,12 @@ def test_conditions_are_merged_by_type() -> None:
 def test_a_written_status_holds_only_fields_of_the_schema() -> None:
     deployment = a_deployment().counting(1, ready=1).obj
     seen = Observation(Key("ns", "smollm2"), 1, 1, deployment, [a_pod("p", deployment).ready().obj])
-    status = build_status(seen, {}, server_info(), NOW)
+    seen = replace(seen, told={"uid-p": start_info()}, pods=[*seen.pods, a_pod("q", deployment).running().obj])
+    status = build_status(seen, {}, NOW)
     assert status.keys() <= STATUS["properties"].keys()
     assert status["engine"].keys() == STATUS["properties"]["engine"]["properties"].keys()
+    assert status["pods"][0].keys() <= STATUS["properties"]["pods"]["items"]["properties"].keys()
+    assert status["launched"].keys() <= STATUS["properties"]["launched"]["properties"].keys()
     assert Status.model_validate(status).ready_replicas == 1
 
 
@@ -80,6 +84,7 @@ def test_a_look_at_the_list_answers_and_wide_tells_the_engine() -> None:
         "Ready",
         "Replicas",
         "Reason",
+        "Progress",
         "Age",
     ]
     for column in columns:

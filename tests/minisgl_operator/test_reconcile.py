@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from minisgl.info import ServerInfo
+from minisgl.info import StartInfo
 from minisgl_operator import api, errors
 from minisgl_operator.api import Key
+from minisgl_operator.looks import Looks
 from minisgl_operator.metrics import Metrics
 from minisgl_operator.objects import Child, Object, condition
 from minisgl_operator.reconcile import Reconciler
-from support.cluster_objects import SETTINGS, server_info
+from support.cluster_objects import SETTINGS, loading_info, start_info
 from support.fake_cluster import FakeCluster
 
 
@@ -22,15 +23,17 @@ class Stage:
     def __init__(self, **fields: Any) -> None:
         self.cluster = FakeCluster()
         self.metrics = Metrics()
-        self.answers: ServerInfo | None = server_info()
+        self.answers: StartInfo | None = start_info()
         self.asked: list[str] = []
         ticks = itertools.count()
         self.reconciler = Reconciler(
             self.cluster, SETTINGS, self.metrics, self._ask, now=lambda: f"2026-11-24T12:{next(ticks):02}:00Z"
         )
+        self.seconds = 0.0  # of the clock that says when to ask again
+        self.reconciler._looks = Looks(self._ask, lambda: self.seconds)
         self.key = self.cluster.create_model(**fields)
 
-    async def _ask(self, pod: Object) -> ServerInfo | None:
+    async def _ask(self, pod: Object) -> StartInfo | None:
         self.asked.append(pod["metadata"]["name"])
         return self.answers
 
@@ -78,6 +81,7 @@ def test_a_new_model_gets_its_children_and_a_status_on_first_sight() -> None:
         "services",
         "deployments",
         "status",
+        "events",
     ]
     assert (stage.reason, stage.status["observedGeneration"]) == ("Starting", 1)
 
@@ -90,7 +94,7 @@ def test_a_model_becomes_ready_with_few_writes_and_one_event() -> None:
     stage.cluster.run_pods(stage.key)
     stage.reconcile()
     assert len(stage.cluster.writes) <= 8
-    assert stage.cluster.events == [("Normal", "Serving")]
+    assert stage.cluster.events == [("Normal", "Starting"), ("Normal", "Serving")]
     assert stage.status["engine"]["attentionBackend"] == "torch"
 
 
@@ -239,6 +243,44 @@ def test_an_outage_at_any_call_is_raised_and_the_next_look_completes_the_work(ca
     assert stage.reason == "Starting"
 
 
+def starts(metrics: Metrics, phase: str) -> float:
+    """How many starts the histogram has seen, by phase."""
+    labels = {"phase": phase}
+    return metrics.registry.get_sample_value("minisgl_operator_cold_start_seconds_count", labels) or 0
+
+
+def test_a_starting_pod_is_asked_every_ten_seconds_and_its_progress_is_told() -> None:
+    stage = Stage()
+    stage.answers = loading_info()
+    stage.reconcile()
+    stage.cluster.run_pods(stage.key, ready=False)
+    assert stage.reconcile() == 10
+    assert stage.status["progress"] == "weights 43%, 35 s left"
+    stage.cluster.writes.clear()
+    stage.seconds += 4
+    assert stage.reconcile() == 6  # an event in between asks nobody, and writes nothing
+    assert (stage.asked, stage.cluster.writes) == (["smollm2-0"], [])
+
+
+def test_a_cold_start_is_observed_once_also_by_an_operator_that_was_started_meanwhile() -> None:
+    stage = Stage()
+    stage.answers = loading_info()
+    stage.reconcile()
+    stage.cluster.run_pods(stage.key, ready=False)
+    stage.reconcile()
+    stage.reconciler = Reconciler(stage.cluster, SETTINGS, stage.metrics, stage._ask)
+    stage.answers = start_info()
+    stage.cluster.run_pods(stage.key)
+    for _ in range(3):
+        stage.reconcile()
+    assert (starts(stage.metrics, "whole"), starts(stage.metrics, "weights")) == (1, 1)
+    assert "pods" not in stage.status
+    later = Metrics()
+    stage.reconciler = Reconciler(stage.cluster, SETTINGS, later, stage._ask)
+    stage.reconcile()
+    assert starts(later, "whole") == 0
+
+
 def test_a_deleted_model_is_forgotten() -> None:
     stage = Stage()
     stage.serve()
@@ -260,13 +302,15 @@ def test_a_pod_that_does_not_tell_its_facts_is_asked_again_later_and_rarer() -> 
     stage.answers = None
     stage.reconcile()
     stage.cluster.run_pods(stage.key)
-    first, second = stage.reconcile(), stage.reconcile()
+    waits = []
+    for _ in range(3):
+        waits.append(stage.reconcile())
+        stage.seconds += waits[-1] or 0
     assert stage.reason == "Serving"
-    assert first is not None
-    assert second is not None
-    assert first < second
-    stage.answers = server_info()
+    assert waits == [10, 20, 40]
+    stage.answers = start_info()
     assert stage.reconcile() is None
+    assert stage.status["engine"]["attentionBackend"] == "torch"
     assert stage.status["startup"]["runtimeSeconds"] == {"weights": 1.5, "ready": 3.25}
 
 

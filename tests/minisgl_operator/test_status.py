@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from minisgl.info import StartInfo
 from minisgl_operator.api import Key
 from minisgl_operator.objects import Object, condition
 from minisgl_operator.reasons import Finding, Reason
-from minisgl_operator.status import Observation, build_status, judge
-from support.cluster_objects import NOW, a_deployment, a_pod, an_older_pod, server_info
+from minisgl_operator.status import Observation, build_status, judge, to_ask
+from support.cluster_objects import NOW, a_deployment, a_pod, an_older_pod, loading_info, start_info
 
 KEY = Key("ns", "smollm2")
 
@@ -23,9 +24,10 @@ def standing(observation: Observation) -> tuple[str, bool, bool]:
     return str(finding.reason), ready, finding.stalled
 
 
-def ready_model() -> Observation:
+def ready_model(told: StartInfo | None = None) -> Observation:
     deployment = a_deployment().counting(1, ready=1).obj
-    return seen(deployment, a_pod("p", deployment).ready().obj)
+    answers = {} if told is None else {"uid-p": told}
+    return seen(deployment, a_pod("p", deployment).ready().obj, told=answers)
 
 
 def test_a_model_whose_replicas_all_answer_is_serving_at_its_url() -> None:
@@ -100,6 +102,34 @@ def test_no_progress_within_the_deadline_is_stalled() -> None:
     assert standing(seen(late, a_pod("p", late).running().obj)) == ("StartStalled", False, True)
 
 
+def test_past_the_deadline_a_server_that_still_says_how_far_it_is_is_not_stalled() -> None:
+    late = a_deployment().counting(1).saying("Progressing", "False", "ProgressDeadlineExceeded").obj
+    told = {"uid-p": loading_info()}
+    assert standing(seen(late, a_pod("p", late).running().obj, told=told)) == ("Starting", False, False)
+
+
+def test_a_starting_pod_is_told_with_its_phase_and_pace_and_is_gone_when_it_is_ready() -> None:
+    deployment = a_deployment().counting(1).obj
+    observation = seen(deployment, a_pod("p", deployment).running().obj, told={"uid-p": loading_info()})
+    status = build_status(observation, {}, NOW)
+    assert status["progress"] == "weights 43%, 35 s left"
+    [pod] = status["pods"]
+    assert (pod["pod"], pod["phase"], pod["loading"]["bytesPerSecond"]) == ("p", "Loading", 100)
+    assert build_status(observation, status, "2027-01-01T00:00:00Z") == status
+    assert "pods" not in build_status(ready_model(), status, NOW)
+
+
+def test_who_is_asked_is_who_loads_who_has_just_become_ready_and_who_speaks_for_the_model() -> None:
+    deployment = a_deployment(replicas=4).counting(4, ready=2).obj
+    names = [a_pod(name, deployment) for name in ("loads", "waits", "spokesman", "ready-now")]
+    pods = names[0].running(), names[1].waiting("ContainerCreating"), names[2].ready(), names[3].ready("2026-11-24T00Z")
+    observation = seen(deployment, *(pod.obj for pod in pods), replicas=4)
+    previous = {"pods": [{"podUid": "uid-ready-now"}]}
+    assert [pod["metadata"]["name"] for pod in to_ask(observation, previous)] == ["loads", "ready-now", "spokesman"]
+    known = {"startup": {"podUid": "uid-spokesman"}, "engine": {}}
+    assert [pod["metadata"]["name"] for pod in to_ask(observation, known)] == ["loads"]
+
+
 def test_past_the_deadline_a_known_cause_keeps_its_reason_and_becomes_stalled() -> None:
     late = a_deployment().counting(1).saying("Progressing", "False", "ProgressDeadlineExceeded").obj
     pod = a_pod("p", late).unschedulable("0/1 nodes: Insufficient nvidia.com/gpu").obj
@@ -115,7 +145,7 @@ def test_a_problem_of_the_spec_wins_over_pods_that_still_serve() -> None:
 def test_exactly_one_condition_is_true_and_all_carry_generation_and_reason() -> None:
     stuck = seen(None, problem=Finding(Reason.INVALID_SPEC, "x", "y", stalled=True))
     for observation, expected in ((ready_model(), "Ready"), (seen(None), "Reconciling"), (stuck, "Stalled")):
-        status = build_status(observation, {}, None, NOW)
+        status = build_status(observation, {}, NOW)
         truths = {each["type"] for each in status["conditions"] if each["status"] == "True"}
         assert truths == {expected}
         assert {each["observedGeneration"] for each in status["conditions"]} == {3} == {status["observedGeneration"]}
@@ -123,48 +153,50 @@ def test_exactly_one_condition_is_true_and_all_carry_generation_and_reason() -> 
 
 
 def test_transition_time_moves_only_when_status_flips() -> None:
-    first = build_status(seen(None), {}, None, "2026-01-01T00:00:00Z")
+    first = build_status(seen(None), {}, "2026-01-01T00:00:00Z")
     deployment = a_deployment().counting(1).obj
     pod = a_pod("p", deployment).unschedulable("full").obj
-    second = build_status(seen(deployment, pod), first, None, "2026-01-02T00:00:00Z")
+    second = build_status(seen(deployment, pod), first, "2026-01-02T00:00:00Z")
     assert {each["lastTransitionTime"] for each in second["conditions"]} == {"2026-01-01T00:00:00Z"}
-    third = build_status(ready_model(), second, None, "2026-01-03T00:00:00Z")
+    third = build_status(ready_model(), second, "2026-01-03T00:00:00Z")
     moved = {each["type"] for each in third["conditions"] if each["lastTransitionTime"] == "2026-01-03T00:00:00Z"}
     assert moved == {"Ready", "Reconciling"}
 
 
 def test_the_same_observation_gives_the_same_status() -> None:
-    status = build_status(ready_model(), {}, server_info(), NOW)
-    assert build_status(ready_model(), status, None, "2027-01-01T00:00:00Z") == status
+    status = build_status(ready_model(told=start_info()), {}, NOW)
+    assert build_status(ready_model(), status, "2027-01-01T00:00:00Z") == status
 
 
 def test_a_ready_pod_brings_engine_facts_and_its_timeline() -> None:
-    status = build_status(ready_model(), {}, server_info(), NOW)
+    status = build_status(ready_model(told=start_info()), {}, NOW)
     assert status["backend"] == "torch"
     assert status["engine"]["kvCache"]["tokens"] == 8192
     assert status["startup"] == {
         "pod": "p",
         "podUid": "uid-p",
+        "created": "2026-11-24T11:59:00Z",
         "scheduled": "2026-11-24T11:59:01Z",
         "started": "2026-11-24T11:59:05Z",
         "ready": "2026-11-24T11:59:42Z",
         "seconds": 42,
         "runtimeSeconds": {"weights": 1.5, "ready": 3.25},
     }
+    assert status["launched"]["image"] == "registry/minisgl-runtime:1"
     assert (status["available"], status["readyReplicas"]) == ("1/1", 1)
     assert status["selector"] == "minisgl.io/model=smollm2"
 
 
 def test_engine_facts_of_an_older_pod_are_not_passed_off_as_the_new_ones() -> None:
-    before = build_status(ready_model(), {}, server_info(), NOW)
+    before = build_status(ready_model(told=start_info()), {}, NOW)
     deployment = a_deployment().counting(1, ready=1).obj
-    after = build_status(seen(deployment, a_pod("q", deployment).ready().obj), before, None, NOW)
+    after = build_status(seen(deployment, a_pod("q", deployment).ready().obj), before, NOW)
     assert after["startup"]["pod"] == "q"
     assert "engine" not in after
 
 
 @pytest.mark.parametrize("observation", [seen(None), ready_model()])
 def test_a_status_has_no_empty_fields(observation: Observation) -> None:
-    status = build_status(observation, {}, None, NOW)
+    status = build_status(observation, {}, NOW)
     assert condition({"status": status}, "Ready") is not None
     assert not [name for name, value in status.items() if value in (None, "", {}, [])]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from minisgl.info import CacheFacts, EngineFacts, ServerInfo
+from minisgl.info import CacheFacts, EngineFacts, Place, ServerInfo, StartInfo
 from minisgl_operator import api
 from minisgl_operator.api import Key, Spec
 from minisgl_operator.build import children
@@ -146,6 +146,15 @@ class PodBuilder:
         self.obj["status"]["initContainerStatuses"] = [{"name": "check", "state": ended, "ready": False}]
         return self
 
+    def networked(self, since: str = "2026-11-24T11:59:03Z") -> Self:
+        """Network and volumes are there."""
+        return self._condition("PodReadyToStartContainers", "True", since=since)
+
+    def created(self, at: str) -> Self:
+        """Made then."""
+        self.obj["metadata"]["creationTimestamp"] = at
+        return self
+
     def evicted(self, message: str) -> Self:
         """The node ended it."""
         self.obj["status"] |= {"phase": "Failed", "reason": "Evicted", "message": message}
@@ -190,6 +199,18 @@ def a_pod(name: str, deployment: Object) -> PodBuilder:
 def an_older_pod(name: str, deployment: Object) -> PodBuilder:
     """A pod of a template before."""
     return PodBuilder(name, deployment, older=True)
+
+
+def start_info() -> StartInfo:
+    """What a server answers to /startupz once it serves."""
+    server = server_info()
+    return StartInfo(status="started", startup_seconds=server.startup_seconds, server=server)
+
+
+def loading_info() -> StartInfo:
+    """And while it loads."""
+    place = Place(phase="weights", seconds=30.0, done=4300, total=10_000, bytes_per_second=100, eta_seconds=35.2)
+    return StartInfo(status="starting", place=place, quiet_seconds=0.5)
 
 
 def server_info() -> ServerInfo:

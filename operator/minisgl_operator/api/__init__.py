@@ -37,7 +37,7 @@ from minisgl_operator.api.spec import (
     Spec,
     Toleration,
 )
-from minisgl_operator.api.status import Condition, Startup, Status
+from minisgl_operator.api.status import Condition, Launched, Loading, PodStart, Startup, Status
 
 __all__ = [
     "API_VERSION",
@@ -58,10 +58,13 @@ __all__ = [
     "Condition",
     "Device",
     "Key",
+    "Launched",
+    "Loading",
     "Model",
     "Part",
     "PodMetadata",
     "PodSpec",
+    "PodStart",
     "PodTemplate",
     "PullSecret",
     "Resources",

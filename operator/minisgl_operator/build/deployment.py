@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from minisgl_operator import api
 from minisgl_operator.api import Key, Spec
-from minisgl_operator.build.container import START_BUDGET_SECONDS
 from minisgl_operator.build.hashing import digest
 from minisgl_operator.build.meta import build_metadata
 from minisgl_operator.build.pod import build_pod
 from minisgl_operator.objects import Object
 from minisgl_operator.settings import Settings
 
-# Longer than the start budget, so that a slow start is not called stalled.
-PROGRESS_DEADLINE_SECONDS = START_BUDGET_SECONDS + 300
+# 140 GB at 50 MB/s take 47 minutes. Past it, a server that still advances is not called stalled.
+PROGRESS_DEADLINE_SECONDS = 3900
 
 
 def build_deployment(key: Key, uid: str, spec: Spec, settings: Settings, live: Object | None) -> Object:

@@ -1,0 +1,50 @@
+"""Which model this is: the commit of a hub's snapshot, or a fingerprint of a folder that is cheap to take.
+
+The fingerprint reads settings and headers, never the weights: names, shapes and sizes change with any new checkpoint
+but one that was overwritten in place with the same shapes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+READ_WHOLE = ("config.json", "generation_config.json", "tokenizer_config.json", "model.safetensors.index.json")
+MAX_HEADER_BYTES = 100 * 2**20  # safetensors' own limit
+
+
+def find_revision(folder: Path) -> str:
+    """The commit, if the folder is a snapshot in the hub's cache; else `sha256:` and 16 digits."""
+    if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name):
+        return folder.name
+    told = hashlib.sha256()
+    for name in READ_WHOLE:
+        told.update(_part(name, _read(folder / name)))
+    for file in sorted(folder.glob("*.safetensors")):
+        told.update(_part(file.name, _header(file)))
+    return f"sha256:{told.hexdigest()[:16]}"
+
+
+def _part(name: str, content: bytes) -> bytes:
+    """One file, set apart from its neighbours."""
+    return hashlib.sha256(name.encode()).digest() + hashlib.sha256(content).digest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # who needs it says why it cannot be read
+
+
+def _header(path: Path) -> bytes:
+    """The size of a safetensors file and its header, which names every tensor with type and shape."""
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            length = int.from_bytes(file.read(8), "little")
+            return size.to_bytes(8, "little") + file.read(min(length, MAX_HEADER_BYTES))
+    except OSError:
+        return b""
