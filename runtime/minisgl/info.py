@@ -37,7 +37,7 @@ class EngineFacts(Facts):
     architecture: str = Field(description="Model class of the checkpoint.")
     model_revision: str = Field(
         default="",
-        description="The hub's commit, or sha256: and a fingerprint of the folder's settings and tensor headers.",
+        description="The hub's commit, a bucket's digest, or sha256: and the fingerprint of a local folder.",
     )
     device: str = Field(description="Device the model runs on.")
     dtype: str = Field(description="Number format of weights, activations and KV cache.")

@@ -37,7 +37,8 @@ from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts
 from minisgl.kvcache.pool import KVPool
 from minisgl.models import registry, weights
-from minisgl.revision import find_revision
+from minisgl.source import revision_of
+from minisgl.source.fingerprint import fingerprint
 from minisgl.termination import Memory, Reason
 
 Result = Callable[[], Sampled]  # waits for a step; the other ranks' has no tokens
@@ -150,7 +151,7 @@ class Engine:
     def facts(self) -> EngineFacts:
         config, pages = self.config, self.cache_size.pages
         return EngineFacts(
-            model_revision=find_revision(self.folder),
+            model_revision=revision_of(self.folder) or fingerprint(self.folder),
             architecture=config.model.architecture,
             device=config.device,
             dtype=config.dtype,

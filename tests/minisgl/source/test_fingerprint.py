@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from minisgl.revision import find_revision
+from minisgl.source.fingerprint import fingerprint
 
 
 def save(folder: Path, shape: list[int], *, seed: int = 0) -> Path:
@@ -20,28 +20,22 @@ def save(folder: Path, shape: list[int], *, seed: int = 0) -> Path:
     return folder
 
 
-def test_a_snapshot_of_the_hub_is_its_commit(tmp_path: Path) -> None:
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    assert find_revision(save(tmp_path / "snapshots" / commit, [4])) == commit
-    assert find_revision(save(tmp_path / commit, [4])).startswith("sha256:")
-
-
-def test_the_same_files_elsewhere_are_the_same_revision(tmp_path: Path) -> None:
+def test_the_same_files_elsewhere_have_the_same_fingerprint(tmp_path: Path) -> None:
     one, two = save(tmp_path / "one", [4]), save(tmp_path / "two", [4])
     os.utime(two / "model.safetensors", (1, 1))
-    assert find_revision(one) == find_revision(two)
+    assert fingerprint(one) == fingerprint(two)
 
 
 @pytest.mark.parametrize("change", ["shape", "config", "a file more"])
-def test_another_checkpoint_is_another_revision(tmp_path: Path, change: str) -> None:
+def test_another_checkpoint_has_another_fingerprint(tmp_path: Path, change: str) -> None:
     one, two = save(tmp_path / "one", [4]), save(tmp_path / "two", [8] if change == "shape" else [4])
     if change == "config":
         (two / "config.json").write_text("{}")
     if change == "a file more":
         (two / "more.safetensors").write_bytes(bytes(8))
-    assert find_revision(one) != find_revision(two)
+    assert fingerprint(one) != fingerprint(two)
 
 
-def test_weights_are_not_read_and_a_folder_without_any_has_a_revision_too(tmp_path: Path) -> None:
-    assert find_revision(save(tmp_path / "one", [4])) == find_revision(save(tmp_path / "two", [4], seed=1))
-    assert find_revision(tmp_path / "nowhere").startswith("sha256:")
+def test_weights_are_not_read_and_a_folder_without_any_has_one_too(tmp_path: Path) -> None:
+    assert fingerprint(save(tmp_path / "one", [4])) == fingerprint(save(tmp_path / "two", [4], seed=1))
+    assert fingerprint(tmp_path / "nowhere").startswith("sha256:")

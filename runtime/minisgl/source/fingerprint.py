@@ -1,24 +1,20 @@
-"""Which model this is: the commit of a hub's snapshot, or a fingerprint of a folder that is cheap to take.
+"""What tells a local checkpoint from another, cheaply: it has no commit.
 
-The fingerprint reads settings and headers, never the weights: names, shapes and sizes change with any new checkpoint
-but one that was overwritten in place with the same shapes.
+Reads settings and headers, never the weights: names, shapes and sizes change with any checkpoint but one of the
+same shapes, such as the same model trained further.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 READ_WHOLE = ("config.json", "generation_config.json", "tokenizer_config.json", "model.safetensors.index.json")
 MAX_HEADER_BYTES = 100 * 2**20  # safetensors' own limit
 
 
-def find_revision(folder: Path) -> str:
-    """The commit, if the folder is a snapshot in the hub's cache; else `sha256:` and 16 digits."""
-    if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name):
-        return folder.name
+def fingerprint(folder: Path) -> str:
+    """`sha256:` and 16 digits."""
     told = hashlib.sha256()
     for name in READ_WHOLE:
         told.update(_part(name, _read(folder / name)))
