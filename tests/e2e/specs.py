@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from e2e.environment import MODELS
 
 REAL = "pvc://models/smollm2-135m-instruct"
 TINY = "tiny-8-heads"
+BROKEN = ("truncated", "unsupported", "hanging")
 TINY_SHAPE = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -29,6 +31,28 @@ def wanted(name: str, source: str = REAL, **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": MODELS},
         "spec": {"model": {"source": source}, "device": {"type": "cpu"}} | spec,
     }
+
+
+def write_broken(models_folder: Path) -> None:
+    """Beside the tiny model: weights that end too early, a class that no engine knows, a disk that never answers."""
+    write_tiny(models_folder)
+    remove_broken(models_folder)
+    for name in BROKEN:
+        shutil.copytree(models_folder / TINY, models_folder / name)
+        (models_folder / name).chmod(0o755)
+    header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
+    weights = models_folder / "truncated" / "model.safetensors"
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(3))
+    config = models_folder / "unsupported" / "config.json"
+    names = {"architectures": ["NobodysModel"], "model_type": "nobody"}
+    config.write_text(json.dumps(json.loads(config.read_text()) | names))
+    os.mkfifo(models_folder / "hanging" / "model.safetensors", 0o644)  # who opens it waits for a writer
+
+
+def remove_broken(models_folder: Path) -> None:
+    """Take them away again."""
+    for name in BROKEN:
+        shutil.rmtree(models_folder / name, ignore_errors=True)
 
 
 def write_tiny(models_folder: Path) -> str:

@@ -58,13 +58,6 @@ def test_three_ranks_for_eight_heads_stall_with_the_sizes_that_work(model: Calla
         assert size in message, message
 
 
-def test_a_folder_that_is_not_there_stalls_with_its_path(model: Callable[..., str]) -> None:
-    name = model("no-folder", "pvc://models/no-such-folder")
-    found = kube.wait_until(name, "Stalled", within=60)
-    assert found["reason"] == "ModelNotFound"
-    assert "no-such-folder" in found["message"]
-
-
 def test_helm_fails_at_once_with_our_message_when_a_model_cannot_start(env: Environment) -> None:
     flags = ["--set=model.source=pvc://models/no-such-folder", f"--set=image={env.runtime_image}"]
     if env.runtime_class:
@@ -77,17 +70,6 @@ def test_helm_fails_at_once_with_our_message_when_a_model_cannot_start(env: Envi
         environment.helm("uninstall", "stalled", "--namespace", MODELS, "--ignore-not-found", "--wait")
 
 
-def reason(name: str) -> str:
-    """Why model `name` is not ready."""
-    return str(kube.condition(kube.get("msgl", name), "Ready").get("reason"))
-
-
-def test_a_claim_that_is_not_there_is_named(model: Callable[..., str]) -> None:
-    name = model("no-claim", "pvc://no-such-claim/folder")
-    kube.eventually("the claim is missed", lambda: reason(name) == "ReferenceNotFound", within=30, about=name)
-    assert "no-such-claim" in kube.condition(kube.get("msgl", name), "Ready")["message"]
-
-
 def test_an_image_that_is_not_there_is_named_and_mended_by_a_new_spec(model: Callable[..., str], tiny: str) -> None:
     image = "docker.io/local/no-such-image:1"
     runtime = {"dummyWeight": True, "numTokens": 1024}
@@ -97,9 +79,3 @@ def test_an_image_that_is_not_there_is_named_and_mended_by_a_new_spec(model: Cal
     assert image in found["message"]
     kube.apply(wanted(name, tiny, runtime=runtime))
     kube.wait_until(name, within=120)
-
-
-def test_gpus_that_no_node_has_are_named(model: Callable[..., str]) -> None:
-    name = model("no-gpu", device={"type": "cuda", "resourceName": "example.com/gpu"})
-    kube.eventually("GPUs are missed", lambda: reason(name) == "InsufficientGPU", within=30, about=name)
-    assert "example.com/gpu" in kube.condition(kube.get("msgl", name), "Ready")["message"]

@@ -122,5 +122,7 @@ def test_prometheus_in_the_cluster_sees_the_model_and_the_operator(client: opena
         "sum(minisgl_requests_running) >= 0",
         'sum(minisgl_operator_reconcile_total{result="ok"}) > 0',
         "sum(minisgl_operator_models) > 0",
+        'sum(minisgl_operator_cold_start_seconds_count{phase="whole"}) > 0',
+        'sum(minisgl_operator_cold_start_seconds_count{phase="weights"}) > 0',
     ):
         kube.eventually(query, partial(has_result, query), within=60)
