@@ -1,11 +1,11 @@
 """The engine on a GPU, without processes: the offline workload and the latency of one idle engine.
 
-    python3 runtime/benchmarks/gpu.py [shape ...]        qwen3-0.6b (default), qwen3-14b, llama-8b
+    python3 runtime/benchmarks/gpu.py [shape ...] [--fp8]        qwen3-0.6b (default), qwen3-14b, llama-8b
 
 offline: 256 prompts, seed 0, prompt and answer lengths uniform in 100..1024, end tokens ignored, temperature 0.6,
 random weights, nothing reused between rounds; tokens per second of answers, round 0 included in the list. latency: one
 token's time at batch 1, 8 and 64 = (time for 257 tokens - time for 1) / 256 with prompts of 128; first token = time for
-one token, a fresh prompt each, median of 5. Prints a table, writes results/gpu.json.
+one token, a fresh prompt each, median of 5. Prints a table, writes results/gpu.json (with --fp8: gpu_fp8.json).
 """
 
 from __future__ import annotations
@@ -88,6 +88,12 @@ def workload() -> tuple[list[list[int]], list[int]]:
     return prompts, [randint(100, LONGEST) for _ in range(NUM_PROMPTS)]  # noqa: S311
 
 
+def shapes_and_cache() -> tuple[list[str], str]:
+    """What the command line asks for."""
+    shapes = [word for word in sys.argv[1:] if word != "--fp8"]
+    return shapes or ["qwen3-0.6b"], "fp8" if "--fp8" in sys.argv else "auto"
+
+
 def run(driver: Driver, prompts: list[list[int]], lengths: list[int], temperature: float) -> float:
     """Seconds until all have their answers."""
     torch.cuda.synchronize()
@@ -133,12 +139,14 @@ def latency(driver: Driver) -> dict[str, float]:
 
 def main() -> None:
     rows = []
-    for shape in sys.argv[1:] or ["qwen3-0.6b"]:
+    shapes, cache = shapes_and_cache()
+    for shape in shapes:
         began = time.perf_counter()
-        driver = build(shape)
+        driver = build(shape, kv_cache_dtype=cache)
         driver.engine.warm_up()
         row: dict[str, Any] = {"shape": shape, "start_seconds": round(time.perf_counter() - began, 1)}
         row["graphs"] = len(driver.engine.graphs.shapes) if driver.engine.graphs else 0
+        row["cache"] = driver.engine.config.cache_dtype
         row["attention"] = driver.engine.config.attention_backend
         row["offline_tokens_per_second"] = offline(driver)
         row |= latency(driver)
@@ -148,7 +156,8 @@ def main() -> None:
         torch.cuda.empty_cache()
     what = "one engine in one process, random weights, bfloat16"
     packages = "torch", "triton", "flashinfer-python", "numpy"
-    write(Path(__file__), {"what": what, "gpu": torch.cuda.get_device_name(), "rows": rows}, packages)
+    result = {"what": what, "gpu": torch.cuda.get_device_name(), "rows": rows}
+    write(Path(__file__), result, packages, "" if cache == "auto" else "_fp8")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from typing import Any
 MODEL = Path("~/.cache/minisgl/models/smollm2-135m-instruct").expanduser()  # `make model` puts it there
 
 
-def write(script: Path, result: dict[str, Any], packages: tuple[str, ...] = ("numpy",)) -> None:
-    """Store `result` as results/NAME.json beside the script NAME.py."""
+def write(script: Path, result: dict[str, Any], packages: tuple[str, ...] = ("numpy",), suffix: str = "") -> None:
+    """Store `result` as results/NAME.json beside the script NAME.py; `suffix` is added to the name."""
     head = {
         "command": " ".join([".venv/bin/python", f"runtime/benchmarks/{script.name}", *sys.argv[1:]]).replace(
             str(Path.home()), "~"
@@ -26,7 +26,7 @@ def write(script: Path, result: dict[str, Any], packages: tuple[str, ...] = ("nu
         "load": round(os.getloadavg()[0], 1),
         "versions": {"python": platform.python_version(), **versions("minisgl", *packages)},
     }
-    target = script.parent / "results" / f"{script.stem}.json"
+    target = script.parent / "results" / f"{script.stem}{suffix}.json"
     target.write_text(json.dumps({"what": result.pop("what"), **head, **result}, indent=2) + "\n")
 
 

@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,8 @@ def peers(python: Path, model: Path, dtype: str, port: int) -> list[str]:
 
 
 @contextmanager
-def server(command: Sequence[str], port: int, name: str) -> Iterator[str]:
-    """Its address, when it answers."""
+def server(command: Sequence[str], port: int, name: str, extra: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Its address, when it answers. `extra`: of its environment."""
     log = Path(tempfile.gettempdir()) / f"minisgl-benchmark-serve-{name}.log"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
         "OMP_NUM_THREADS": "1",
@@ -59,6 +59,7 @@ def server(command: Sequence[str], port: int, name: str) -> Iterator[str]:
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # as we are: bound to one core it would wait for that one
         "VLLM_NO_USAGE_STATS": "1",
+        **(extra or {}),
     }
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)  # noqa: S603  # two fixed ones

@@ -122,6 +122,13 @@ class LaunchArgs(BaseModel):
         Field(ge=1, le=256),
         flag("Memory", "Tokens in one page of the KV cache.", unit="TOKENS"),
     ] = 16
+    kv_cache_dtype: Annotated[
+        Literal["auto", "fp8"],
+        flag(
+            "Memory",
+            "Number format of the KV cache. auto: as --dtype; fp8: e4m3, half of 16 bits, answers change a little.",
+        ),
+    ] = "auto"
     cache_type: Annotated[
         Literal["radix", "naive"],
         flag("Memory", "Prefix cache. radix: prompts share pages of equal prefixes; naive: no reuse.", "--cache"),

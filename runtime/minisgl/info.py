@@ -26,6 +26,7 @@ class CacheFacts(Facts):
     page_size: int = Field(description="Tokens in one page.")
     tokens: int = Field(description="Tokens the cache holds: pages times pageSize.")
     bytes: int = Field(description="Bytes of the cache on one rank.")
+    dtype: str = Field(default="", description="Number format of the cached keys and values; empty: not told.")
     limited_by: Literal["memoryRatio", "numPages", "numTokens"] = Field(
         description="The launch argument that decided the size."
     )
@@ -40,7 +41,7 @@ class EngineFacts(Facts):
         description="The hub's commit, a bucket's digest, or sha256: and the fingerprint of a local folder.",
     )
     device: str = Field(description="Device the model runs on.")
-    dtype: str = Field(description="Number format of weights, activations and KV cache.")
+    dtype: str = Field(description="Number format of weights and activations.")
     attention_backend: str = Field(description="Attention kernels: one name, or prefill,decode.")
     tensor_parallel_size: int = Field(description="Ranks that share the model.")
     vocabulary_size: int = Field(default=0, description="Token ids that the model knows; 0: not told.")

@@ -43,10 +43,12 @@ def driver(folder: Path, **args: Any) -> Driver:
     ],
     ids=["greedy", "random", "top-k", "penalty"],
 )
-def test_graphs_and_overlap_change_no_token(asked: dict[str, Any], folder: Path) -> None:
+@pytest.mark.parametrize("cache", ["auto", "fp8"])
+def test_graphs_and_overlap_change_no_token(asked: dict[str, Any], cache: str, folder: Path) -> None:
     wanted = SamplingParams(40, ignore_eos=True, **asked)
-    plain = driver(folder, dtype="bfloat16", cuda_graph_max_bs=0, overlap="off").generate(PROMPTS, wanted)
-    captured = driver(folder, dtype="bfloat16", cuda_graph_max_bs=8, overlap="on")
+    args = {"dtype": "bfloat16", "kv_cache_dtype": cache}
+    plain = driver(folder, **args, cuda_graph_max_bs=0, overlap="off").generate(PROMPTS, wanted)
+    captured = driver(folder, **args, cuda_graph_max_bs=8, overlap="on")
     assert captured.engine.facts().cuda_graph_batch_sizes == [1, 2, 4, 8]
     assert captured.generate(PROMPTS, wanted) == plain
 

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 Check = Callable[[str], None]
@@ -161,6 +162,69 @@ def place_heads_equals_its_twin(device: str) -> None:
             rest = torch.ones(num_slots, dtype=torch.bool, device=device)
             rest[slots] = False
             assert not caches[0][:, rest].any(), "other slots are left alone"
+
+
+@check
+def place_heads_narrows_as_its_twin(device: str) -> None:
+    from minisgl.kernels.heads import Shape, place_heads, place_heads_twin
+    from minisgl.kvcache.pool import FP8
+
+    tokens, heads, kv_heads, dim = 3 if is_interpreted(device) else 300, 4, 2, 64
+    qkv = torch.randn(tokens, (heads + 2 * kv_heads) * dim, device=device).bfloat16() * 8
+    qkv[:, -5:], qkv[:, -10:-5] = 1000.0, -460.0  # values beyond the largest number
+    tables = (torch.ones(8, dim, device=device).bfloat16(), torch.zeros(8, dim, device=device).bfloat16())
+    positions = torch.arange(tokens, device=device) % 8
+    slots = torch.randperm(512, device=device)[:tokens]
+    shape = Shape(heads, kv_heads, dim, None)
+    caches = torch.zeros(2, 2, 512, kv_heads, dim, dtype=torch.uint8, device=device).view(FP8)
+    for function, cache in zip((place_heads, place_heads_twin), caches, strict=True):
+        function(qkv, shape, tables, positions, slots, (cache[0], cache[1]))
+    ours, twin = (cache.float() for cache in caches)
+    # The interpreter loses the carry where rounding reaches the next power of two.
+    torch.testing.assert_close(ours, twin, rtol=0.5 if is_interpreted(device) else 0, atol=2.0**-8)
+    assert ours[1].amax() == 448
+    assert ours[1].amin() == -448
+    assert torch.isfinite(ours).all()
+
+
+@check
+def decode_equals_its_twin(device: str) -> None:
+    from minisgl.kernels.decode import decode, decode_twin
+    from minisgl.kvcache.pool import narrow
+
+    shapes = [(4, 2, 32, 16, [5, 70, 1]), (5, 1, 64, 64, [130])]
+    if not is_interpreted(device):
+        lengths = np.random.default_rng(0).integers(1, 1600, 200).tolist()
+        shapes += [(16, 8, 128, 64, lengths), (40, 8, 128, 16, lengths), (32, 8, 128, 1, lengths[:40])]
+    for heads, kv_heads, dim, page_size, lengths in shapes:
+        used = [-(-length // page_size) for length in lengths]
+        num_pages = sum(used)
+        q = torch.randn(len(lengths), heads, dim, device=device).bfloat16() * 2
+        cache = [narrow(torch.randn(num_pages + 1, page_size, kv_heads, dim, device=device)) for _ in range(2)]
+        for part in cache:
+            part.view(torch.uint8)[-1] = 0  # the empty page
+        bounds = torch.tensor([0, *used], device=device).cumsum(0).int()
+        last = torch.tensor([(length - 1) % page_size + 1 for length in lengths], dtype=torch.int32, device=device)
+        paged = torch.randperm(num_pages, device=device).int(), bounds, last
+        expected = decode_twin(q, *cache, paged).float()
+        for parts in (1, 3):
+            ours = decode(q, *cache, paged, num_pages, parts).float()
+            # In the interpreter a bfloat16 is cut off, not rounded.
+            assert float((ours - expected).norm() / expected.norm()) < 1e-2
+
+
+@check
+def spread_makes_a_line_for_each_request(device: str) -> None:
+    from minisgl.kernels.spread import spread
+
+    used = [2, 1, 130]
+    bounds = torch.tensor([0, 2, 3, 133], dtype=torch.int32, device=device)
+    last = torch.tensor([4, 1, 2], dtype=torch.int32, device=device)
+    pages = torch.randperm(200, device=device).int()
+    table, lengths = spread((pages, bounds, last), 140, 4)
+    assert lengths.tolist() == [8, 1, 518]
+    for row, count in enumerate(used):
+        assert torch.equal(table[row, :count], pages[int(bounds[row]) :][:count])
 
 
 @check

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from minisgl.attention import geometry
 from minisgl.attention.base import AttentionBackend
-from minisgl.attention.frozen import FrozenAttention, Layout, Room
+from minisgl.attention.frozen import FrozenAttention, Layout, Room, is_hopper
+from minisgl.attention.geometry import split_bytes
+from minisgl.attention.narrow import NarrowDecode
 from minisgl.errors import StartError
 from minisgl.kvcache.pool import KVPool
 from minisgl.termination import Reason
@@ -36,7 +38,11 @@ def library() -> Any:
 
 
 class FlashInferAttention(AttentionBackend):
-    """A step of any requests: one kernel call per layer."""
+    """A step of any requests: a kernel call per layer for those with one token, and one for the others.
+
+    The kernel for prompts would read a running request's keys once for each query head. Over a cache in fp8, those with
+    one token are `attention.narrow`'s.
+    """
 
     slots: torch.Tensor
 
@@ -45,23 +51,36 @@ class FlashInferAttention(AttentionBackend):
         self.workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=pool.k.device)
         self._decode = library().BatchDecodeWithPagedKVCacheWrapper(self.workspace, "NHD", use_tensor_cores=True)
         self._prefill = library().BatchPrefillWithPagedKVCacheWrapper(self.workspace, "NHD")
+        self._narrow = NarrowDecode(library(), self.workspace, pool) if pool.is_narrow else None
         self._plans = {wrapper: _Plans(wrapper) for wrapper in (self._decode, self._prefill)}
 
     def begin(self, starts: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
-        place, size = self.pool.place, self.pool.page_size
-        lengths = starts + counts
-        indices, bounds = geometry.page_list(lengths, pages, size)
-        last = torch.from_numpy(geometry.last_page_len(lengths, size))
-        self.slots = place(geometry.slots(starts, counts, pages, size))
-        paged = torch.from_numpy(bounds), place(indices), last
+        size = self.pool.page_size
+        self.slots = self.pool.place(geometry.slots(starts, counts, pages, size))
+        single = self._num_single = int(np.count_nonzero(counts == 1))
+        kinds = {"q_data_type": self.pool.dtype, "kv_data_type": self.pool.k.dtype}
         shape = self.num_heads, self.pool.num_kv_heads, self.pool.k.shape[-1], size
-        self._now = self._decode if int(counts.max()) == 1 else self._prefill
-        with self._plans[self._now]:
-            if self._now is self._decode:
-                self._now.plan(*paged, *shape, q_data_type=self.pool.k.dtype)
-            else:
-                queries = torch.from_numpy(geometry.bounds(counts))
-                self._now.plan(queries, *paged, *shape, causal=True, q_data_type=self.pool.k.dtype)
+        lengths = starts + counts
+        if single and self._narrow is not None:
+            bounds, in_use, last = self._paged(lengths[:single], pages[:single])
+            self._in_use = in_use, self.pool.place(bounds.numpy()), self.pool.place(last.numpy())
+            self._prepared = self._narrow.prepare(self._in_use, pages.shape[1])
+        elif single:
+            with self._plans[self._decode]:
+                self._decode.plan(*self._paged(lengths[:single], pages[:single]), *shape, **kinds)
+        if single < len(counts):
+            queries = torch.from_numpy(geometry.bounds(counts[single:]))
+            paged = self._paged(lengths[single:], pages[single:])
+            with self._plans[self._prefill]:
+                self._prefill.plan(queries, *paged, *shape, causal=True, **kinds)
+
+    def _paged(
+        self, lengths: NDArray[np.int32], pages: NDArray[np.int32]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Bounds, pages and the tokens in the last pages, of some requests."""
+        indices, bounds = geometry.page_list(lengths, pages, self.pool.page_size)
+        last = torch.from_numpy(geometry.last_page_len(lengths, self.pool.page_size))
+        return torch.from_numpy(bounds), self.pool.place(indices), last
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         self.pool.store(layer, self.slots, k.flatten(1), v.flatten(1))
@@ -69,15 +88,24 @@ class FlashInferAttention(AttentionBackend):
 
     def attend_stored(self, layer: int, q: torch.Tensor) -> torch.Tensor:
         out = torch.empty_like(q)  # given one, it does not fill one with zeros first
-        self._now.run(q, (self.pool.k[layer], self.pool.v[layer]), out=out)
+        single, cache = self._num_single, (self.pool.k[layer], self.pool.v[layer])
+        if single and self._narrow is not None:
+            self._narrow.attend(layer, q[:single], self._in_use, self._prepared, out[:single])
+        elif single:
+            self._decode.run(q[:single], cache, out=out[:single])
+        if single < len(q):
+            self._prefill.run(q[single:], cache, out=out[single:])
         return out.flatten(1)
 
     def freeze(self, shapes: Sequence[tuple[int, int]], most_pages: int) -> list[AttentionBackend]:
         layouts = [Layout(tokens, requests, most_pages) for tokens, requests in shapes]
         room = Room(self.pool, self.num_heads, layouts)
-        return [
-            FrozenAttention(library(), self.workspace, self.pool, self.num_heads, layout, room) for layout in layouts
-        ]
+        needed = split_bytes(shapes, self.num_heads, self.pool.num_kv_heads, self.pool.k.shape[-1])
+        workspace = self.workspace
+        if needed > workspace.numel() and (self.pool.is_narrow or not is_hopper(self.pool)):
+            workspace = torch.zeros(needed, dtype=torch.uint8, device=self.pool.k.device)
+        with_narrow = workspace, self._narrow
+        return [FrozenAttention(library(), *with_narrow, self.pool, self.num_heads, each, room) for each in layouts]
 
 
 class _Plans:

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from minisgl.attention import geometry
 from minisgl.attention.base import AttentionBackend
+from minisgl.attention.narrow import NarrowDecode
 from minisgl.kvcache.pool import KVPool
 
 PLAN_BYTES = 8 * 2**20  # FlashInfer's own choice
 ALIGNED = 4  # words: 16 bytes
+BLOCKS_PER_PROCESSOR = 2  # FlashInfer splits requests until there are so many
 
 
 class _Views(NamedTuple):
@@ -68,7 +70,7 @@ class Room:
         most_tokens = max(layout.tokens for layout in layouts)
         self.words = torch.zeros(most_words, dtype=torch.int32, device=device)
         self.plan = torch.empty(PLAN_BYTES, dtype=torch.uint8, device=device)
-        self.out = torch.zeros(most_tokens, num_heads, pool.k.shape[-1], dtype=pool.k.dtype, device=device)
+        self.out = torch.zeros(most_tokens, num_heads, pool.k.shape[-1], dtype=pool.dtype, device=device)
         self.places = [_Place(most_words) for _ in range(2)]
         self._turn = 0
 
@@ -77,6 +79,14 @@ class Room:
         self._turn = 1 - self._turn
         self.places[self._turn].copied.synchronize()
         return self._turn
+
+
+def _processors(pool: KVPool) -> int:
+    return int(torch.cuda.get_device_properties(pool.k.device).multi_processor_count)
+
+
+def is_hopper(pool: KVPool) -> bool:
+    return torch.cuda.get_device_capability(pool.k.device)[0] == 9
 
 
 class _Place:
@@ -95,7 +105,16 @@ class FrozenAttention(AttentionBackend):
 
     slots: torch.Tensor
 
-    def __init__(self, library: Any, workspace: torch.Tensor, pool: KVPool, num_heads: int, layout: Layout, room: Room):
+    def __init__(
+        self,
+        library: Any,
+        workspace: torch.Tensor,
+        narrow: NarrowDecode | None,
+        pool: KVPool,
+        num_heads: int,
+        layout: Layout,
+        room: Room,
+    ) -> None:
         super().__init__(pool, num_heads)
         self.layout, self._room = layout, room
         self._device = layout.cut(room.words)
@@ -104,6 +123,12 @@ class FrozenAttention(AttentionBackend):
         self._lengths = torch.ones(layout.requests, dtype=torch.int32)
         self.slots, self._out = self._device.slots, room.out[: layout.tokens]
         self._is_decode = layout.tokens == layout.requests
+        # As many requests as fill the device are not split.
+        blocks = layout.requests * pool.num_kv_heads
+        self._is_whole = self._is_decode and blocks > BLOCKS_PER_PROCESSOR * _processors(pool)
+        self._narrow = narrow if self._is_decode else None
+        if self._narrow is not None:  # it needs no plan
+            return
         self._wrapper = library.BatchPrefillWithPagedKVCacheWrapper(
             workspace,
             "NHD",
@@ -138,7 +163,8 @@ class FrozenAttention(AttentionBackend):
 
         place, words = self._room.places[turn], self.layout.num_words - len(host.indices) + used
         self._room.words[:words].copy_(place.words[:words], non_blocking=True)
-        self._plan(self._hosts[turn], place.plan)
+        if self._narrow is None:
+            self._plan(self._hosts[turn], place.plan)
         place.copied.record()
 
     def _plan(self, host: _Views, pinned: torch.Tensor) -> None:
@@ -151,7 +177,9 @@ class FrozenAttention(AttentionBackend):
             *(not self._is_decode, -1),  # causal; no window
         ]
         if wrapper._backend == "fa2":
-            arguments += [-1, False, 0, 0]  # as many splits as it finds useful
+            # In a graph, a split costs a second kernel that puts the parts together, also where there is one part.
+            # 1 token for each request: without this promise, unsplit padding would read what no plan has written.
+            arguments += [-1, self._is_whole, 0, int(self._is_decode)]
         wrapper._plan_info = wrapper._cached_module.plan(*arguments)
 
     def _plan_fully(self) -> None:
@@ -169,7 +197,8 @@ class FrozenAttention(AttentionBackend):
             pool.k.shape[-1],
             pool.page_size,
             causal=not self._is_decode,
-            q_data_type=pool.k.dtype,
+            q_data_type=pool.dtype,
+            kv_data_type=pool.k.dtype,
         )
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -177,5 +206,12 @@ class FrozenAttention(AttentionBackend):
         return self.attend_stored(layer, q.contiguous())
 
     def attend_stored(self, layer: int, q: torch.Tensor) -> torch.Tensor:
-        self._wrapper.run(q, (self.pool.k[layer], self.pool.v[layer]), out=self._out)
+        cache, device = (self.pool.k[layer], self.pool.v[layer]), self._device
+        if self._narrow is not None:
+            paged = device.indices, device.bounds, device.last
+            if layer == 0:  # in the graph, since it reads what each step brings
+                self._prepared = self._narrow.prepare(paged, self.layout.most_pages)
+            self._narrow.attend(layer, q, paged, self._prepared, self._out)
+        else:
+            self._wrapper.run(q, cache, out=self._out)
         return self._out.flatten(1)

@@ -53,13 +53,13 @@ class TorchAttention(AttentionBackend):
 
     def __init__(self, pool: KVPool, num_heads: int) -> None:
         super().__init__(pool, num_heads)
-        kv_heads, k = pool.num_kv_heads, pool.k
+        kv_heads, k, dtype = pool.num_kv_heads, pool.k, pool.dtype
         self._row_width = kv_heads * k.shape[-1]
         # Kept, because memory that is taken anew for every layer is handed out page by page, slower than it is read.
-        self._scratch = k.new_empty(2, MOST_AT_ONCE)
+        self._scratch = k.new_empty(2, MOST_AT_ONCE, dtype=dtype)
         # Torch's fused kernel makes one small product per row and KV head; in bfloat16 on a CPU that is 3 times slower.
-        self._may_block = k.device.type == "cpu" and k.dtype == torch.bfloat16 and kv_heads <= MOST_HEADS_IN_BLOCKS
-        self._own = torch.eye(kv_heads, dtype=k.dtype, device=k.device).view(kv_heads, 1, kv_heads, 1)
+        self._may_block = k.device.type == "cpu" and dtype == torch.bfloat16 and kv_heads <= MOST_HEADS_IN_BLOCKS
+        self._own = torch.eye(kv_heads, dtype=dtype, device=k.device).view(kv_heads, 1, kv_heads, 1)
 
     def begin(self, starts: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
         size, device = self.pool.page_size, self.pool.k.device
@@ -171,7 +171,7 @@ class TorchAttention(AttentionBackend):
 
     def _prefill(self, layer: int, part: _Prefill, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         dim, kv_heads = q.shape[-1], self.pool.num_kv_heads
-        if part.mask is None:
+        if part.mask is None and not self.pool.is_narrow:
             k, v = k[part.begin : part.end], v[part.begin : part.end]
         else:
             length = part.start + part.end - part.begin

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from minisgl.args import LaunchArgs
-from minisgl.engine.shapes import Shape, decode_shapes, mixed_shapes
+from minisgl.attention.geometry import split_bytes
+from minisgl.engine.shapes import FEW_REQUESTS, Shape, decode_shapes, mixed_shapes
 from minisgl.errors import UsageError
 from minisgl.models.config import ModelConfig, check_tensor_parallel
 
@@ -28,7 +29,7 @@ GRAPH_BATCH = 256
 GRAPH_TOKENS = 4096
 GRAPH_BYTES = 8 * 2**20  # the driver's, for one graph of some hundred kernels
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class EngineConfig:
     model: ModelConfig
     device: str
     dtype: str
+    cache_dtype: str
     attention_backend: str
     tensor_parallel_size: int
     context_length: int
@@ -63,12 +65,14 @@ class EngineConfig:
         """
         check_tensor_parallel(model, args.tensor_parallel_size)
         dtype = _dtype(args.dtype, model, device)
-        attention = _attention(args.attention_backend, device, dtype, installed)
+        cache_dtype = {"auto": dtype, "fp8": "float8_e4m3fn"}[args.kv_cache_dtype]
+        attention = _attention(args.attention_backend, device, dtype, cache_dtype, installed)
         graph_batch = _graphs(args, model, device, attention)
         return cls(
             model=model,
             device=device,
             dtype=dtype,
+            cache_dtype=cache_dtype,
             attention_backend=attention,
             tensor_parallel_size=args.tensor_parallel_size,
             context_length=_context(args.max_seq_len_override, model),
@@ -97,19 +101,24 @@ class EngineConfig:
     def page_bytes(self) -> int:
         """Bytes of one page on one rank: keys and values of all layers."""
         kv_heads = max(1, self.model.num_kv_heads // self.tensor_parallel_size)
-        per_token = 2 * self.model.num_layers * kv_heads * self.model.head_dim * BYTES[self.dtype]
+        per_token = 2 * self.model.num_layers * kv_heads * self.model.head_dim * BYTES[self.cache_dtype]
         return per_token * self.page_size
 
     @property
     def graph_shapes(self) -> list[Shape]:
         """The steps to capture."""
-        return decode_shapes(self.graph_max_batch) + mixed_shapes(self.graph_max_tokens, self.graph_max_batch)
+        # FlashInfer's kernel for prompts over fp8 wants room for every request of a shape.
+        most = self.graph_max_batch if self.cache_dtype == self.dtype else FEW_REQUESTS
+        return decode_shapes(self.graph_max_batch) + mixed_shapes(self.graph_max_tokens, most)
 
     @property
     def graph_bytes(self) -> int:
         """What captured steps keep on one rank: each its logits and itself, all together one step's activations."""
         logits = sum(shape.requests for shape in self.graph_shapes) * self.model.vocab_size * BYTES[self.dtype]
-        return logits + self.graph_max_tokens * self._step_width + len(self.graph_shapes) * GRAPH_BYTES
+        model, ranks = self.model, self.tensor_parallel_size
+        heads, kv_heads = model.num_heads // ranks, max(1, model.num_kv_heads // ranks)
+        split = split_bytes(self.graph_shapes, heads, kv_heads, model.head_dim) if self.graph_shapes else 0
+        return logits + split + self.graph_max_tokens * self._step_width + len(self.graph_shapes) * GRAPH_BYTES
 
     @property
     def working_bytes(self) -> int:
@@ -138,10 +147,10 @@ def _dtype(wanted: str, model: ModelConfig, device: str) -> str:
     return "float32" if device == "cpu" or model.dtype not in BYTES else model.dtype
 
 
-def _attention(wanted: str, device: str, dtype: str, installed: Container[str]) -> str:
+def _attention(wanted: str, device: str, dtype: str, cache_dtype: str, installed: Container[str]) -> str:
     """One name, or "prefill,decode" where they differ."""
     automatic = "torch"
-    if device == "cpu" and COMPILER in installed:
+    if device == "cpu" and COMPILER in installed and cache_dtype == dtype:
         automatic = "native"
     elif device == "cuda" and dtype != "float32" and PACKAGES["fi"] in installed:
         automatic = "fi"
@@ -152,6 +161,11 @@ def _attention(wanted: str, device: str, dtype: str, installed: Container[str]) 
         raise UsageError(f"--attention-backend {wanted}: {needs}, and this is a CPU; use --attention-backend torch")
     if device != "cpu" and "native" in names:
         raise UsageError(f"--attention-backend {wanted}: native is for a CPU; use fi, torch or auto")
+    if cache_dtype != dtype and "native" in names:
+        raise UsageError(
+            f"--attention-backend {wanted}: native reads a KV cache in the model's own format only; "
+            "use --attention-backend torch, or --kv-cache-dtype auto"
+        )
     if "fa" in chosen:
         raise UsageError(f"--attention-backend {wanted}: fa is not part of this version; use fi, torch or auto")
     if chosen and dtype == "float32":

@@ -124,6 +124,7 @@ class Engine:
             head_dim=config.model.head_dim,
             dtype=getattr(torch, config.dtype),
             device=config.device,
+            cache_dtype=getattr(torch, config.cache_dtype),
         )
         self.attention = backends.build(config.attention_backend, self.pool, self.model.num_heads)
         # What each row sampled last, and an entry for the padding of graphs.
@@ -170,6 +171,7 @@ class Engine:
                 page_size=config.page_size,
                 tokens=pages * config.page_size,
                 bytes=self.pool.num_bytes,
+                dtype=config.cache_dtype,
                 limited_by=self.cache_size.limited_by,
             ),
         )

@@ -5,6 +5,8 @@ qkv of a token   [ q 0 | q 1 | … | k 0 | … | v 0 | … ]      one program ta
                 norm, rotate   norm, rotate  |
                     v              v         v
                  q out          key cache   value cache     at the token's slot
+
+A cache in fp8 takes what is beyond its largest number as that number.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import triton.language as tl
 from torch.nn import functional
 
 from minisgl.kernels.chain import await_earlier, chain
+from minisgl.kvcache.pool import FP8, narrow
 
 NUMBERS = 1024  # of a token's projection, per program: 16 for each thread of two warps
 
@@ -33,6 +36,14 @@ class Shape(NamedTuple):
 def fits(dim: int) -> bool:
     """Whether the kernel is made for heads of `dim`: powers of two."""
     return 16 <= dim <= NUMBERS and dim & (dim - 1) == 0
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _narrow(x: tl.tensor, narrows: tl.constexpr) -> tl.tensor:
+    """As `kvcache.pool.narrow`, where the cache is in fp8."""
+    if narrows:
+        x = tl.minimum(tl.maximum(x.to(tl.float32), -448.0), 448.0).to(tl.float8e4nv)
+    return x
 
 
 # Positions may be a column of a buffer: where it begins must not lead to another compilation in the middle of work.
@@ -54,6 +65,7 @@ def _place_heads(
     dim: tl.constexpr,
     group: tl.constexpr,
     has_norm: tl.constexpr,
+    narrows: tl.constexpr,
     chained: tl.constexpr,
 ) -> None:
     kind: tl.constexpr = qkv.dtype.element_ty
@@ -87,11 +99,11 @@ def _place_heads(
     tl.store(target + half, turned_right, mask=is_q)
     slot = tl.load(slots + token) * (kv_heads * dim)
     target = keys + slot + (head - heads) * dim + at
-    tl.store(target, turned_left, mask=is_k)
-    tl.store(target + half, turned_right, mask=is_k)
+    tl.store(target, _narrow(turned_left, narrows), mask=is_k)
+    tl.store(target + half, _narrow(turned_right, narrows), mask=is_k)
     target = values + slot + (head - heads - kv_heads) * dim + at
-    tl.store(target, left, mask=is_v)
-    tl.store(target + half, right, mask=is_v)
+    tl.store(target, _narrow(left, narrows), mask=is_v)
+    tl.store(target + half, _narrow(right, narrows), mask=is_v)
 
 
 def place_heads(
@@ -105,7 +117,8 @@ def place_heads(
     """Store keys and values of `qkv` [tokens, (heads + 2 * kv_heads) * dim] and return q [tokens, heads, dim].
 
     tables: cosine and signed sine [context, dim]; positions and slots int64 [tokens]; cache: keys and values of one
-    layer [..., kv_heads, dim], counted in slots. All contiguous and, but for the indices, of one type; fp32 inside.
+    layer [..., kv_heads, dim], counted in slots, in fp8 or as the rest. All contiguous and, but for the indices, of one
+    type; fp32 inside.
     Floor: twice qkv's bytes.
     """
     heads, kv_heads, dim, norms = shape
@@ -128,6 +141,7 @@ def place_heads(
         dim,
         group,
         norms is not None,
+        cache[0].dtype == FP8,
         num_warps=2,
         **chain(qkv.device),
     )
@@ -149,6 +163,9 @@ def place_heads_twin(
         q, k = (functional.rms_norm(x, [dim], weight, norms[2]) for x, weight in ((q, norms[0]), (k, norms[1])))
     cos, sin = (table[positions].unsqueeze(1) for table in tables)
     q, k = (torch.addcmul(x * cos, torch.roll(x, dim // 2, -1), sin) for x in (q, k))
-    cache[0].view(-1, kv_heads, dim)[slots] = k
-    cache[1].view(-1, kv_heads, dim)[slots] = v
+    for kept, new in zip(cache, (k, v), strict=True):
+        if kept.dtype == FP8:
+            kept.view(torch.uint8).view(-1, kv_heads, dim)[slots] = narrow(new).view(torch.uint8)
+        else:
+            kept.view(-1, kv_heads, dim)[slots] = new
     return q

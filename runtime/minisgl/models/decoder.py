@@ -69,13 +69,17 @@ class Attention:
             self.parts += [self.q_norm, self.k_norm]
 
     def __call__(self, x: torch.Tensor, positions: Positions, backend: AttentionBackend) -> torch.Tensor:
+        return self.out(self.attend(x, positions, backend))
+
+    def attend(self, x: torch.Tensor, positions: Positions, backend: AttentionBackend) -> torch.Tensor:
+        """All but the last projection: [tokens, heads * head_dim]."""
         qkv = self.qkv(x).view(len(x), -1, self.dim)
         both = self.heads + self.kv_heads
         qk, v = qkv[:, :both], qkv[:, both:]
         if self.qk_norm:
             qk = torch.cat((self.q_norm(qk[:, : self.heads]), self.k_norm(qk[:, self.heads :])), dim=1)
         qk = self.rotary.apply(qk, positions)
-        return self.out(backend.attend(self.layer, qk[:, : self.heads], qk[:, self.heads :], v))
+        return backend.attend(self.layer, qk[:, : self.heads], qk[:, self.heads :], v)
 
 
 class Layer:

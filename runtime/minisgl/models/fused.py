@@ -4,6 +4,8 @@ Keys and values go from the projection to the cache in the kernel that rotates t
 seeing them (`attend_stored`). What a half of a layer gives is not added at once: the next norm takes the sum in.
 
     x, delta -> [ x += delta, norm ] -> attention -> delta -> [ x += delta, norm ] -> mlp -> delta -> next layer
+
+Behind the last layer's attention only those tokens go on that the head is asked about.
 """
 
 from __future__ import annotations
@@ -40,20 +42,22 @@ class FusedLayers:
         places = not any(attention.shape is None for attention in self.attentions) and backend.slots is not None
         at = None if places else self.rotary.at(positions)
         delta: torch.Tensor | None = None
-        for layer, attention, mlp in zip(self.layers, self.attentions, self.mlps, strict=True):
+        last = len(self.layers) - 1
+        for i, (layer, attention, mlp) in enumerate(zip(self.layers, self.attentions, self.mlps, strict=True)):
             normed = _norm(layer.attention_norm, x, delta)
-            delta = layer.attention(normed, at, backend) if at is not None else attention(normed, positions, backend)
-            delta = mlp(_norm(layer.mlp_norm, x, delta))
-        if not len(wanted):
-            return None
-        if len(wanted) < len(x):
-            x = x.index_select(0, wanted)
-            delta = None if delta is None else delta.index_select(0, wanted)
+            out = (
+                layer.attention.attend(normed, at, backend) if at is not None else attention(normed, positions, backend)
+            )
+            if i == last and len(wanted) < len(x):
+                x, out = x.index_select(0, wanted), out.index_select(0, wanted)
+                if not len(wanted):
+                    return None
+            delta = mlp(_norm(layer.mlp_norm, x, layer.attention.out(out)))
         return _norm(self.norm, x, delta)
 
 
 class FusedAttention:
-    """Projection, one kernel for all that stands before attention, attention, projection."""
+    """Projection, one kernel for all that stands before attention, attention; without the last projection."""
 
     def __init__(self, plain: Attention, rotary: Rotary) -> None:
         self.plain, self.rotary = plain, rotary
@@ -66,7 +70,7 @@ class FusedAttention:
         assert backend.slots is not None, "chosen where the backend does without keys and values"
         cache = pool.k[plain.layer], pool.v[plain.layer]
         q = place_heads(plain.qkv(x), self.shape, self.rotary.tables, positions, backend.slots, cache)
-        return plain.out(backend.attend_stored(plain.layer, q))
+        return backend.attend_stored(plain.layer, q)
 
 
 def _norm(norm: Norm, x: torch.Tensor, delta: torch.Tensor | None) -> torch.Tensor:

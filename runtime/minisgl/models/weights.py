@@ -1,4 +1,4 @@
-"""Weights from safetensors files into a model's slots, tensor by tensor; each rank reads only its own part.
+"""Weights from safetensors files into a model's slots; each rank reads only its own part, for a GPU many at a time.
 
 No other format is read: a pickled checkpoint can run code. Knows nothing of what the tensors mean.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from os.path import lexists
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ STORED = ("F64", "F32", "F16", "BF16")
 CHUNK_BYTES = 16 * 2**20  # read at a time: a vocabulary of gigabytes is never in memory twice
 NUM_DRAWN = 1_048_573  # prime: in no matrix do two rows begin alike
 REPORT_BYTES = 64 * 2**20  # loaded between two reports, or a hundredth of a smaller model
+READERS = 8  # tensors that are read at the same time for a GPU: one reader waits for the disk, then for the copy
 
 
 def load(slots: Iterable[Slot], folder: Path, progress: Progress = lambda done, total: None) -> int:
@@ -40,24 +43,43 @@ def load(slots: Iterable[Slot], folder: Path, progress: Progress = lambda done, 
     by_file = defaultdict(list)
     for slot, file in zip(slots, _files(slots, folder), strict=True):
         by_file[file].append(slot)
-    done = told = 0
-    progress(0, total)
-    for file, wanted in by_file.items():
-        try:
-            file.open("rb").close()  # safetensors would call any failure "No such file"
-            with safe_open(file, framework="pt") as tensors:
-                names = set(tensors.keys())
-                for slot in wanted:
-                    if slot.name not in names:
-                        raise _broken(f"{file} has no tensor {slot.name}")
-                    for copied in _copy(slot, tensors.get_slice(slot.name), file):
-                        done += copied
-                        if done - told >= min(REPORT_BYTES, total // 100) or done == total:
-                            told = done
-                            progress(done, total)
-        except (OSError, SafetensorError) as error:
-            raise _unreadable(file, error) from error
+    count = _Count(total, progress)
+    on_gpu = any(slot.target.is_cuda for slot in slots)
+    with ThreadPoolExecutor(READERS if on_gpu else 1, "weights") as readers:
+        for file, wanted in by_file.items():
+            try:
+                file.open("rb").close()  # safetensors would call any failure "No such file"
+                with safe_open(file, framework="pt") as tensors:
+                    names = set(tensors.keys())
+                    if missing := [slot.name for slot in wanted if slot.name not in names]:
+                        raise _broken(f"{file} has no tensor {missing[0]}")
+
+                    def read(slot: Slot, tensors: Any = tensors, file: Path = file) -> None:
+                        with torch.inference_mode():  # each thread's own
+                            for copied in _copy(slot, tensors.get_slice(slot.name), file):
+                                count.add(copied)
+
+                    for _ in readers.map(read, wanted):
+                        pass  # raises what a reader raised
+            except (OSError, SafetensorError) as error:
+                raise _unreadable(file, error) from error
     return total
+
+
+class _Count:
+    """Bytes that are loaded, told now and then."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._total, self._progress, self._lock = total, progress, Lock()
+        self._done = self._told = 0
+        progress(0, total)
+
+    def add(self, num_bytes: int) -> None:
+        with self._lock:
+            self._done += num_bytes
+            if self._done - self._told >= min(REPORT_BYTES, self._total // 100) or self._done == self._total:
+                self._told = self._done
+                self._progress(self._done, self._total)
 
 
 def fill_randomly(slots: Iterable[Slot], seed: int = 0) -> int:

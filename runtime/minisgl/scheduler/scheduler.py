@@ -38,6 +38,7 @@ from minisgl.scheduler.rows import Index, Request, RowTable
 from minisgl.scheduler.scores import PromptScores, by_row
 
 MOST_OVERTAKING = 64  # later requests that may be admitted before one that waits for pages
+MOST_SORTED = 192  # rows in a step that begin with the longest, so that attention ends together; more even out
 MOST_LOOKED_AT = 8  # waiting requests that are tried in one step
 
 RUNNING, LENGTH = np.uint8(Finish.RUNNING), np.uint8(Finish.LENGTH)
@@ -166,6 +167,8 @@ class Scheduler:
         chosen = np.flatnonzero(counts)
         if not len(chosen):
             return None
+        if len(chosen) <= MOST_SORTED:
+            chosen = chosen[np.argsort(-rows.length[chosen], kind="stable")]
         if int(counts.max()) > 1:
             chosen = chosen[np.argsort(counts[chosen] > 1, kind="stable")]  # single tokens first
         return self._launch(chosen, counts[chosen])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from minisgl.attention.torch import LEAST_FOR_BLOCKS, MOST_AT_ONCE, WORTH_A_CUT, TorchAttention, cut
-from minisgl.kvcache.pool import KVPool
+from minisgl.kvcache.pool import FP8, KVPool, narrow
 
 pytestmark = pytest.mark.cpu
 
@@ -73,6 +73,28 @@ def test_every_token_attends_to_its_own_past(requests: list[tuple[int, int]], pa
     ]
     torch.testing.assert_close(ours, torch.stack(expected), atol=1e-5, rtol=1e-5)
     assert (pool.k[0] == 9.0).sum() == pool.k[0].numel() - pool.k[0, 0].numel(), "other layers are left alone"
+
+
+def test_a_cache_in_fp8_is_read_as_it_was_stored() -> None:
+    """Equal to attention over keys and values rounded to FP8, whole and in chunks."""
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(9, HEADS, DIM, generator=generator)
+    k, v = (torch.randn(9, KV_HEADS, DIM, generator=generator) for _ in range(2))
+    pages = np.array([[2, 0, 1]], np.int32)
+    outs = []
+    for chunks in ([9], [4, 4, 1]):
+        shape = {"num_layers": 1, "num_pages": 3, "page_size": 4, "num_kv_heads": KV_HEADS, "head_dim": DIM}
+        pool = KVPool(**shape, dtype=torch.float32, device="cpu", cache_dtype=FP8)
+        backend, done, parts = TorchAttention(pool, HEADS), 0, []
+        for count in chunks:
+            backend.begin(np.array([done], np.int32), np.array([count], np.int32), pages)
+            parts.append(backend.attend(0, *(x[done : done + count] for x in (q, k, v))))
+            done += count
+        outs.append(torch.cat(parts))
+    rounded = [narrow(x).float() for x in (k, v)]
+    expected = torch.stack([formula(q[i], *(x[: i + 1] for x in rounded)) for i in range(9)])
+    for out in outs:
+        torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("lengths", [[90, 33, 40], [64] * 4, [900]], ids=str)

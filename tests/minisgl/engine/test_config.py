@@ -54,6 +54,25 @@ def test_what_cannot_work_is_refused_by_its_flag(args: dict[str, Any], sentence:
         resolve(**args)
 
 
+def test_a_cache_in_fp8_holds_twice_as_many_tokens_of_16_bits() -> None:
+    args = {"model_path": "m", "dtype": "bfloat16"}
+    wide, narrow = (
+        EngineConfig.resolve(LaunchArgs(**args, kv_cache_dtype=kind), SMALL, "cuda") for kind in ("auto", "fp8")
+    )
+    assert (wide.cache_dtype, narrow.cache_dtype) == ("bfloat16", "float8_e4m3fn")
+    assert wide.page_bytes == 2 * narrow.page_bytes
+    assert wide.working_bytes == narrow.working_bytes, "activations stay as they are"
+
+
+def test_the_native_backend_reads_no_fp8() -> None:
+    with_compiler = {"model": SMALL, "device": "cpu", "installed": ["cc"]}
+    chosen = EngineConfig.resolve(LaunchArgs(model_path="m", kv_cache_dtype="fp8"), **with_compiler)
+    assert chosen.attention_backend == "torch"
+    asked = LaunchArgs(model_path="m", kv_cache_dtype="fp8", attention_backend="native")
+    with pytest.raises(UsageError, match=r"native reads a KV cache in the model's own format only; use .*torch"):
+        EngineConfig.resolve(asked, **with_compiler)
+
+
 def test_ranks_that_do_not_divide_the_heads_are_refused() -> None:
     with pytest.raises(StartError, match="sizes that work: 1, 2, 4, 8"):
         resolve(tensor_parallel_size=3)

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from minisgl.kvcache.pool import KVPool
+from minisgl.kvcache.pool import FP8, KVPool
 
 pytestmark = pytest.mark.cpu
 
 
-def make() -> KVPool:
-    return KVPool(num_layers=2, num_pages=3, page_size=2, num_kv_heads=1, head_dim=2, dtype=torch.float32, device="cpu")
+def make(cache_dtype: torch.dtype | None = None) -> KVPool:
+    shape = {"num_layers": 2, "num_pages": 3, "page_size": 2, "num_kv_heads": 1, "head_dim": 2}
+    return KVPool(**shape, dtype=torch.float32, device="cpu", cache_dtype=cache_dtype)
 
 
 def test_what_is_stored_by_slot_is_gathered_by_page() -> None:
@@ -30,6 +31,33 @@ def test_gathering_into_given_memory_is_gathering() -> None:
     for expected, got in zip(pool.gather(0, pages), pool.gather(0, pages, into), strict=True):
         assert torch.equal(expected, got)
     assert not into[0][1].any(), "the empty page stays zero"
+
+
+def test_a_cache_in_fp8_takes_a_quarter_of_float32_and_gives_the_nearest_numbers_that_it_has() -> None:
+    pool = make(FP8)
+    assert pool.num_bytes * 4 == make().num_bytes
+    pool.store(1, torch.tensor([0, 1]), torch.tensor([[1.0, 1.07], [0.3, -17.0]]), torch.zeros(2, 2))
+    keys, _ = pool.gather(1, torch.tensor([0]))
+    assert keys.dtype == torch.float32
+    assert keys.tolist() == [[1.0, 1.125, 0.3125, -16.0]], "three bits behind the first one"
+    into = torch.full((1, 4), 7.0), torch.full((1, 4), 7.0)
+    pool.gather(1, torch.tensor([0]), into)
+    assert torch.equal(into[0], keys)
+
+
+def test_what_fp8_cannot_hold_becomes_its_largest_number() -> None:
+    pool = make(FP8)
+    pool.store(0, torch.tensor([0]), torch.tensor([[1e6, -470.0]]), torch.tensor([[float("inf"), 448.0]]))
+    keys, values = pool.gather(0, torch.tensor([0]))
+    assert keys[0, :2].tolist() == [448, -448]
+    assert values[0, :2].tolist() == [448, 448]
+
+
+def test_a_failed_request_leaves_no_nan_in_fp8_either() -> None:
+    pool = make(FP8)
+    pool.store(0, torch.tensor([2, 3]), torch.tensor([[float("nan"), 2.0], [3.0, 448.0]]), torch.ones(2, 2))
+    pool.scrub(torch.tensor([1]))
+    assert pool.gather(0, torch.tensor([1]))[0].tolist() == [[0, 2, 3, 448]]
 
 
 def test_scrubbing_leaves_numbers_and_removes_the_rest() -> None:

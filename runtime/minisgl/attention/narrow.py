@@ -1,0 +1,59 @@
+"""Decode attention over a cache in fp8: FlashInfer's XQA where it serves (it multiplies in fp8), else a kernel of ours.
+
+On an H200, 256 requests of 100 to 1,600 tokens: XQA reads 3.75 TB/s, ours 2.4 with a thirtieth of the rounding error,
+FlashInfer's kernel for 16 bits 1.6.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from minisgl.kernels.decode import decode, num_parts
+from minisgl.kernels.spread import spread
+from minisgl.kvcache.pool import KVPool
+
+XQA_PAGES, XQA_DIM, HOPPER = (16, 32, 64, 128), 128, 9
+XQA_SHARES = 4  # times the device's processors: it cuts requests when it believes in more of them, so few fill all
+SEMAPHORES = 2**18  # one for each request and KV head
+
+Paged = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # as `kernels.decode` takes it
+
+
+class NarrowDecode:
+    """Steps in which every request has one token, eager and captured ones alike."""
+
+    def __init__(self, library: Any, workspace: torch.Tensor, pool: KVPool) -> None:
+        device = pool.k.device
+        self._pool, self._workspace = pool, workspace
+        self._processors = torch.cuda.get_device_properties(device).multi_processor_count
+        serves = pool.page_size in XQA_PAGES and pool.k.shape[-1] == XQA_DIM
+        serves &= torch.cuda.get_device_capability(device)[0] == HOPPER and pool.dtype == torch.bfloat16
+        self._xqa = library.xqa if serves else None
+        self._semaphores = torch.zeros(SEMAPHORES, dtype=torch.int32, device=device).view(torch.uint32)
+
+    def prepare(self, paged: Paged, widest: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Once a step: what the layers share. `widest`: most pages of a request."""
+        return None if self._xqa is None else spread(paged, widest, self._pool.page_size)
+
+    def attend(
+        self,
+        layer: int,
+        q: torch.Tensor,
+        paged: Paged,
+        prepared: tuple[torch.Tensor, torch.Tensor] | None,
+        out: torch.Tensor,
+    ) -> None:
+        """Queries [requests, heads, dim] to `out`, of the same shape; both contiguous."""
+        pool, requests = self._pool, len(q)
+        cache = pool.k[layer], pool.v[layer]
+        if self._xqa is None or prepared is None:
+            decode(q, *cache, paged, pool.empty_page, num_parts(requests, pool.num_kv_heads, self._processors), out)
+            return
+        table, lengths = prepared
+        self._xqa(
+            *(q.unsqueeze(1), *cache, table, lengths.view(torch.uint32).unsqueeze(1), out.unsqueeze(1)),
+            *(self._workspace, self._semaphores, pool.num_kv_heads, pool.page_size),
+            sm_count=XQA_SHARES * self._processors,
+        )
