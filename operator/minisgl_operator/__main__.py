@@ -10,6 +10,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from prometheus_client import start_http_server
 
@@ -44,15 +45,10 @@ async def serve(settings: Settings) -> None:
     connection = await cluster.connect(settings.namespaces, metrics)
     reconciler = Reconciler(connection, settings, metrics, ask_server)
     queue = Queue(reconciler.reconcile, metrics)
-    resync = Resync(connection, queue, metrics, settings.resync_seconds)
+    resync = Resync(connection, queue, metrics, settings.resync_seconds, reconciler.is_settled)
     watches = Watches(settings, connection, metrics, queue, resync)
 
-    async def act() -> None:
-        try:
-            await queue.run(settings.workers)
-        finally:
-            reconciler.forget()
-
+    act = partial(queue.run, settings.workers)
     background = [
         asyncio.create_task(while_holder(act, settings, connection, metrics)),
         asyncio.create_task(resync.run()),

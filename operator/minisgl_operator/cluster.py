@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -20,6 +22,9 @@ from minisgl_operator import api, errors
 from minisgl_operator.api import Key
 from minisgl_operator.metrics import Metrics
 from minisgl_operator.objects import Child, Object
+from minisgl_operator.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
 
 # Watches and their lists are kopf's (`handlers`); get, list and patch are the calls below. A server-side apply of a
 # missing object is authorised as "create" but stands in the audit log as "patch".
@@ -48,6 +53,8 @@ LEASE_RULES: list[dict[str, list[str]]] = [
 
 REQUEST_TIMEOUT_SECONDS = 15.0  # a healthy API server answers in milliseconds; kopf's own default is 300
 PAGE = 500  # objects per list answer
+# How the API server refuses, as an internal error, to apply a field that the definition does not have.
+UNDECLARED = re.compile(r"\.status\.(\w+)[^\s:]*: field not declared in schema")
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 
 
@@ -56,6 +63,9 @@ class Cluster(Protocol):
 
     async def models(self) -> list[Key]:
         """All models in the watched namespaces."""
+
+    async def snapshot(self) -> Snapshot:
+        """All models in the watched namespaces, with their children and pods."""
 
     async def model(self, key: Key) -> Object | None:
         """One model, or None."""
@@ -91,13 +101,15 @@ class KubernetesCluster:
 
     async def models(self) -> list[Key]:
         """All models in the watched namespaces."""
-        found: list[Key] = []
-        for namespace in self._namespaces or ("",):
-            where = f"/namespaces/{namespace}" if namespace else ""
-            path = f"/apis/{api.API_VERSION}{where}/{api.PLURAL}"
-            items = await self._list(path, api.PLURAL, {})
-            found += [Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items]
-        return found
+        models = await self._everywhere(f"/apis/{api.API_VERSION}", api.PLURAL, {})
+        return [Key(model["metadata"]["namespace"], model["metadata"]["name"]) for model in models]
+
+    async def snapshot(self) -> Snapshot:
+        """All models in the watched namespaces, with their children and pods."""
+        ours = {"labelSelector": api.MODEL_LABEL}
+        models = await self._everywhere(f"/apis/{api.API_VERSION}", api.PLURAL, {})
+        children = {child: await self._everywhere(child.prefix, child.plural, ours) for child in Child}
+        return Snapshot(models, children, await self._everywhere("/api/v1", "pods", ours))
 
     async def model(self, key: Key) -> Object | None:
         """One model, or None."""
@@ -126,7 +138,18 @@ class KubernetesCluster:
             "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
             "status": status,
         }
-        await self._apply(f"{_model_path(key)}/status", f"{api.PLURAL}/status", body, force=True)
+        path, plural = f"{_model_path(key)}/status", f"{api.PLURAL}/status"
+        try:
+            await self._apply(path, plural, body, force=True)
+        except errors.ApiError as error:
+            unknown = status.keys() & set(UNDECLARED.findall(error.message))
+            if not unknown:
+                raise
+            # The operator was upgraded before the definition: say what the older one can hold.
+            fields = ", ".join(sorted(unknown))
+            logger.warning("status of model=%s without %s; apply manifests/crd.yaml of this version", key, fields)
+            body["status"] = {name: value for name, value in status.items() if name not in unknown}
+            await self._apply(path, plural, body, force=True)
 
     async def event(self, model: Object, kind: str, reason: str, message: str, now: str) -> None:
         """Post an Event of type `kind` (Normal, Warning) about a model."""
@@ -175,12 +198,23 @@ class KubernetesCluster:
         except errors.NotFound:
             return None
 
+    async def _everywhere(self, prefix: str, plural: str, query: dict[str, str]) -> list[Object]:
+        """List in every watched namespace."""
+        items: list[Object] = []
+        for namespace in self._namespaces or ("",):
+            where = f"/namespaces/{namespace}" if namespace else ""
+            items += await self._list(f"{prefix}{where}/{plural}", plural, query)
+        return items
+
     async def _list(self, path: str, plural: str, query: dict[str, str]) -> list[Object]:
         items: list[Object] = []
         page = {**query, "limit": str(PAGE)}
         while True:
             answer = await self._request("GET", path, f"list {plural}", query=page)
-            items += answer["items"]
+            for item in answer["items"]:
+                for entry in item["metadata"].get("managedFields", ()):
+                    entry.pop("fieldsV1", None)  # half of an object, and nobody reads it
+                items.append(item)
             if not (token := answer["metadata"].get("continue")):
                 return items
             page["continue"] = token

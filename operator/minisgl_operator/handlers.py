@@ -1,4 +1,5 @@
-"""What the operator listens to: its table of contents. Every event only says which model to look at.
+"""What the operator listens to: its table of contents. Every event only says which model to look at; an object that
+was listed, at the start or after a break, says to look at all (`resync`).
 
 `on.event` leaves no finalizer and no annotation on any object, so nothing hangs when the operator is gone.
 """
@@ -20,14 +21,21 @@ CHILDREN = (("apps", "v1", "deployments"), ("", "v1", "services"), ("", "v1", "s
 
 
 @kopf.on.event(api.GROUP, api.VERSION, api.PLURAL, registry=REGISTRY)
-async def model_changed(namespace: str | None, name: str, memo: Any, **_: Any) -> None:
-    """A model was created, changed or deleted, or is seen for the first time."""
-    memo.offer(Key(namespace or "", name))
+async def model_changed(namespace: str | None, name: str, event: Mapping[str, Any], memo: Any, **_: Any) -> None:
+    """A model was created, changed or deleted, or has been listed."""
+    if event["type"] is None:
+        memo.listed()
+    else:
+        memo.offer(Key(namespace or "", name))
 
 
-async def child_changed(namespace: str | None, labels: Mapping[str, str], memo: Any, **_: Any) -> None:
+async def child_changed(
+    namespace: str | None, labels: Mapping[str, str], event: Mapping[str, Any], memo: Any, **_: Any
+) -> None:
     """A child was created, changed or deleted; its label names the model."""
-    if model := labels.get(api.MODEL_LABEL):
+    if event["type"] is None:
+        memo.listed()
+    elif model := labels.get(api.MODEL_LABEL):
         memo.offer(Key(namespace or "", model))
 
 

@@ -33,3 +33,5 @@ def configure(form: Literal["json", "text"]) -> None:
     # Kopf tells of every event that a handler saw it; ours do nothing but offer a key.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    # At each start it warns that it does not see signals, which are `__main__`'s.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -52,6 +52,9 @@ class Metrics:
         self.watch_restarts = Counter(
             "minisgl_operator_watch_restarts", "Times the watches ended and were started anew.", registry=self.registry
         )
+        self.queue_length = Gauge(
+            "minisgl_operator_queue_length", "Models that wait for their turn.", registry=self.registry
+        )
         self.is_holder = Gauge(
             "minisgl_operator_is_holder",
             "1 while this operator holds the Lease and acts, 0 while it waits.",

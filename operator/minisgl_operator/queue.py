@@ -61,11 +61,13 @@ class Queue:
         if key not in self._queued:
             self._queued.add(key)
             self._ready.put_nowait(key)
+            self._metrics.queue_length.set(len(self._queued))
 
     async def _worker(self) -> None:
         while True:
             key = await self._ready.get()
             self._queued.discard(key)
+            self._metrics.queue_length.set(len(self._queued))
             self._running.add(key)
             try:
                 delay = await self._once(key)

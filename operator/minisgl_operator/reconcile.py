@@ -7,6 +7,7 @@ from the stored one. When all is as it should be, it only reads.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from minisgl_operator.metrics import Metrics
 from minisgl_operator.objects import Child, Children, Object, condition, is_leaving, is_true
 from minisgl_operator.reasons import Finding, Reason
 from minisgl_operator.settings import Settings
+from minisgl_operator.snapshot import Snapshot, ask_nobody
 from minisgl_operator.status import Observation
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,6 @@ class Reconciler:
         self._cluster = cluster
         self._settings = settings
         self._metrics = metrics
-        self._ask = ask
         self._looks = Looks(ask)
         self._now = now
         self._standing: dict[Key, str] = {}  # model -> its true condition, for the metric
@@ -97,6 +98,15 @@ class Reconciler:
         await self._report(model, seen, status.build_status(seen, previous, self._now()))
         return delay if problem is None else LOOK_AGAIN_SECONDS.get(problem.reason, delay)
 
+    async def is_settled(self, key: Key, snapshot: Snapshot) -> bool:
+        """Whether a reconcile would do nothing: the same story, told on paper."""
+        on_paper = copy.copy(self)
+        on_paper._cluster, on_paper._looks = snapshot, Looks(ask_nobody)
+        try:
+            return await on_paper.reconcile(key) is None
+        except Exception:
+            return False  # whatever it is, the real look deals with it
+
     async def _observe(self, key: Key) -> tuple[Children, list[Object]]:
         reads = asyncio.gather(*(self._cluster.child(child, key) for child in Child))
         found, pods = await asyncio.gather(reads, self._cluster.pods(key))
@@ -109,9 +119,9 @@ class Reconciler:
         for child, wanted in plan.items():
             current = stored[child]
             if current is None or differs(wanted, current):
-                logger.info("apply kind=%s model=%s", child.kind, key)
                 # Not forced on the first time: a foreign object that appeared meanwhile stays whole.
                 stored[child] = await self._cluster.apply(child, wanted, force=current is not None)
+                logger.info("applied kind=%s model=%s", child.kind, key)
 
     async def _report(self, model: Object, seen: Observation, current: Object) -> None:
         """Write status if it differs, and tell the transition as an Event."""
@@ -140,13 +150,6 @@ class Reconciler:
                 info = seen.told.get(pod["metadata"]["uid"])
                 for phase, seconds in timeline.phase_seconds(pod, info).items():
                     self._metrics.cold_start_seconds.labels(phase).observe(seconds)
-
-    def forget(self) -> None:
-        """Another operator acts now: this one's picture of the models is no longer told."""
-        self._standing.clear()
-        self._looks = Looks(self._ask)
-        for kind in CONDITIONS:
-            self._metrics.models.labels(kind).set(0)
 
     def _count(self, key: Key, standing: str | None) -> None:
         if standing is None:

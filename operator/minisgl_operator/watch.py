@@ -93,7 +93,8 @@ class Watches:
         def offer(key: Key) -> None:
             loop.call_soon_threadsafe(self._queue.offer, key)
 
-        memo = SimpleNamespace(offer=offer, resync=self._resync)
+        listed = partial(loop.call_soon_threadsafe, self._resync.soon)
+        memo = SimpleNamespace(offer=offer, listed=listed, resync=self._resync)
         await asyncio.to_thread(asyncio.run, self._kopf(memo))
 
     async def _kopf(self, memo: SimpleNamespace) -> None:

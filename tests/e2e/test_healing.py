@@ -91,6 +91,18 @@ def gone(name: str) -> bool:
 
 
 @pytest.fixture
+def far(operator: str) -> str:
+    """A namespace with a model in it."""
+    name = "far"
+    kube.kubectl("create", "namespace", name)
+    body = wanted("m")
+    kube.apply(body | {"metadata": {"name": "m", "namespace": name}})
+    there = partial(kube.kubectl, "get", "deployments", "--output", "name", "--namespace", name)
+    kube.eventually("its Deployment", there)
+    return name
+
+
+@pytest.fixture
 def stopped_operator(operator: str) -> Iterator[None]:
     """No operator while the test runs."""
     kube.kubectl("scale", "deployment", RELEASE, "--replicas=0", "--namespace", SYSTEM)
@@ -102,16 +114,18 @@ def stopped_operator(operator: str) -> Iterator[None]:
     kube.kubectl("rollout", "status", f"deployment/{RELEASE}", "--namespace", SYSTEM, "--timeout=60s", timeout=90)
 
 
-@pytest.mark.usefixtures("idle", "stopped_operator")
+@pytest.mark.usefixtures("idle", "far", "stopped_operator")
 def test_without_an_operator_models_serve_are_deleted_and_are_seen_as_not_observed(
-    client: openai.OpenAI, smollm2: str
+    client: openai.OpenAI, smollm2: str, far: str
 ) -> None:
+    kube.kubectl("delete", "namespace", far, "--wait=false")
     kube.apply(wanted("unseen"))
     assert kube.get("msgl", "unseen")["status"] == {"observedGeneration": -1}
     assert client.models.list().data[0].id == smollm2
     for name in ("unseen", "idle"):
         kube.kubectl("delete", "msgl", name, "--wait=true", timeout=10)
         kube.eventually("nothing is left", partial(gone, name), within=30)
+    kube.eventually("the namespace is gone", lambda: not kube.exists("namespace", far), within=60)
 
 
 def restarts(name: str) -> int:

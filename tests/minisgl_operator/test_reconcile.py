@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -332,3 +333,66 @@ def test_a_model_of_another_uid_never_gets_this_ones_status() -> None:
     key = cluster.create_model()
     with pytest.raises(errors.Conflict):
         asyncio.run(cluster.apply_status(Key(*key), "other", {}))
+
+
+def cut_service(stage: Stage) -> None:
+    stage.cluster.delete(Child.SERVICE, stage.key)
+
+
+def edit_arguments(stage: Stage) -> None:
+    def change(deployment: Object) -> None:
+        deployment["spec"]["template"]["spec"]["containers"][0]["args"] = ["--shell"]
+
+    stage.cluster.edit(Child.DEPLOYMENT, stage.key, change)
+
+
+def take_name(stage: Stage) -> None:
+    stage.cluster.objects["services", *stage.key]["metadata"] = {"name": "smollm2", "namespace": "ns"}
+
+
+TO_DO = {
+    "a child is missing": cut_service,
+    "a child was edited": edit_arguments,
+    "a child's name is somebody else's": take_name,
+    "a pod does not answer": lambda stage: stage.cluster.run_pods(stage.key, ready=False),
+    "the spec changed": lambda stage: stage.cluster.edit_model(stage.key, runtime={"pageSize": 64}),
+    "the spec is bad": lambda stage: stage.cluster.edit_model(stage.key, runtime={"numPages": 8, "numTokens": 8}),
+}
+
+
+@pytest.mark.parametrize("change", TO_DO.values(), ids=TO_DO)
+def test_on_paper_a_model_is_settled_exactly_when_a_reconcile_would_write_nothing(
+    change: Callable[[Stage], None],
+) -> None:
+    stage = Stage()
+    stage.serve()
+
+    def is_settled() -> bool:
+        async def look() -> bool:
+            return await stage.reconciler.is_settled(stage.key, await stage.cluster.snapshot())
+
+        return asyncio.run(look())
+
+    assert is_settled()
+    change(stage)
+    stage.cluster.writes.clear()
+    assert not is_settled()
+    assert stage.cluster.writes == []
+    stage.reconcile()
+    assert stage.cluster.writes != []
+
+
+def test_a_model_that_is_new_or_not_yet_known_to_its_pod_is_not_settled_on_paper() -> None:
+    stage = Stage()
+    stage.answers = None
+
+    async def look() -> bool:
+        return await stage.reconciler.is_settled(stage.key, await stage.cluster.snapshot())
+
+    assert not asyncio.run(look())
+    stage.reconcile()
+    stage.cluster.run_pods(stage.key)
+    stage.reconcile()
+    assert (stage.reason, len(stage.asked)) == ("Serving", 1)
+    assert not asyncio.run(look())
+    assert len(stage.asked) == 1

@@ -13,6 +13,7 @@ from typing import Any
 from minisgl_operator import api, errors
 from minisgl_operator.api import Key
 from minisgl_operator.objects import Child, Object
+from minisgl_operator.snapshot import Snapshot
 from support.cluster_objects import PodBuilder, a_model
 
 Path = tuple[str, ...]
@@ -35,6 +36,20 @@ class FakeCluster:
     async def models(self) -> list[Key]:
         self._raise("list models")
         return [Key(path[1], path[2]) for path in self.objects if path[0] == api.PLURAL]
+
+    async def snapshot(self) -> Snapshot:
+        self._raise("list everything")
+        stored = copy.deepcopy(self.objects)
+        models = [item for path, item in stored.items() if path[0] == api.PLURAL]
+        children = {
+            child: [
+                item
+                for path, item in stored.items()
+                if path[0] == child.plural and api.MODEL_LABEL in item["metadata"].get("labels", {})
+            ]
+            for child in Child
+        }
+        return Snapshot(models, children, copy.deepcopy(self.pod_list))
 
     async def model(self, key: Key) -> Object | None:
         self._raise("get model")
