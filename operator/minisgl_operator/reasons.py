@@ -55,6 +55,11 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec", STUCK, "The spec cannot become pods; children of the last good one are left alone."
     NAME_CONFLICT = "NameConflict", STUCK, "A child's name is taken by somebody else's object, which is left alone."
     POD_REJECTED = "PodRejected", STUCK, "The API server refuses the pods (LimitRange, pod security, a webhook)."
+    ROLLOUT_STUCK = (
+        "RolloutStuck",
+        STUCK,
+        "No pod of the newest spec got further within the progress deadline; pods of the previous one serve on.",
+    )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from minisgl_operator.diagnosis import diagnose
 from minisgl_operator.objects import Object, condition, is_leaving, is_true, read_annotations
 from minisgl_operator.reasons import Finding, Reason
 
+KUBERNETES_DEADLINE_SECONDS = 600  # of a Deployment that says none
 WAIT = "wait; status.pods says how far each pod is"  # the next action where all goes as it should
 SEPARATE = {"backend", "engine", "launched", "pods", "progress", "startup"}  # absent rather than empty
 
@@ -93,15 +94,17 @@ def judge(seen: Observation) -> tuple[Finding, bool]:
     is_late = settled and stuck is not None and stuck.get("reason") == "ProgressDeadlineExceeded"
     # A server that still says how far it is loads on, and ends itself when nothing advances.
     is_stuck = is_late and not any(timeline.is_running(pod) and _uid(pod) in seen.told for pod in seen.newest())
+    num_older = len([pod for pod in seen.pods if is_true(pod, "Ready") and not is_leaving(pod)]) - served
+    beside = f" ({num_older} of the previous spec still serving)" if num_older > 0 else ""
+    seconds = deployment["spec"].get("progressDeadlineSeconds", KUBERNETES_DEADLINE_SECONDS)
+    late = f"; no pod has got further for {seconds} s, the progress deadline" if is_stuck else ""
     if found is not None:
-        num_older = len([pod for pod in seen.pods if is_true(pod, "Ready") and not is_leaving(pod)]) - served
-        beside = f" ({num_older} of the previous spec still serving)" if num_older > 0 else ""
-        return Finding(found.reason, found.seen + beside, found.action, found.stalled or is_stuck), False
+        return Finding(found.reason, found.seen + late + beside, found.action, found.stalled or is_stuck), False
     progress = f"{served}/{seen.replicas} replicas of the newest spec are ready"
     if is_stuck:
-        text = f"{progress}, and none has been added for a long time"
-        action = "see kubectl describe pod and kubectl logs"
-        return Finding(termination.Reason.START_STALLED, text, action, stalled=True), False
+        reason = Reason.ROLLOUT_STUCK if num_older > 0 else termination.Reason.START_STALLED
+        action = "see kubectl describe pod and kubectl logs, or apply the spec that served"
+        return Finding(reason, progress + late + beside, action, stalled=True), False
     return _progress(seen, progress, settled), False
 
 

@@ -130,6 +130,31 @@ def test_who_is_asked_is_who_loads_who_has_just_become_ready_and_who_speaks_for_
     assert [pod["metadata"]["name"] for pod in to_ask(observation, known)] == ["loads"]
 
 
+def late_rollout() -> tuple[Object, Object]:
+    """A pod of the newest spec that is no further at the deadline, beside one that still serves the spec before."""
+    late = a_deployment(replicas=2).counting(2, ready=1).saying("Progressing", "False", "ProgressDeadlineExceeded").obj
+    late["spec"]["progressDeadlineSeconds"] = 90
+    return late, an_older_pod("older", late).ready().obj
+
+
+def test_a_rollout_past_its_deadline_says_how_long_and_who_still_serves() -> None:
+    late, older = late_rollout()
+    finding, _ = judge(seen(late, a_pod("p", late).running().obj, older, replicas=2))
+    assert (finding.reason, finding.stalled) == ("RolloutStuck", True)
+    assert "0/2 replicas" in finding.message
+    assert "for 90 s" in finding.message
+    assert "1 of the previous spec still serving" in finding.message
+
+
+def test_a_rollout_whose_cause_is_known_says_that_and_the_deadline() -> None:
+    late, older = late_rollout()
+    pod = a_pod("p", late).unschedulable("0/1 nodes: Insufficient nvidia.com/gpu").obj
+    finding, _ = judge(seen(late, pod, older, replicas=2))
+    assert (finding.reason, finding.stalled) == ("InsufficientGPU", True)
+    assert "Insufficient nvidia.com/gpu; no pod has got further for 90 s" in finding.message
+    assert "1 of the previous spec still serving" in finding.message
+
+
 def test_past_the_deadline_a_known_cause_keeps_its_reason_and_becomes_stalled() -> None:
     late = a_deployment().counting(1).saying("Progressing", "False", "ProgressDeadlineExceeded").obj
     pod = a_pod("p", late).unschedulable("0/1 nodes: Insufficient nvidia.com/gpu").obj
