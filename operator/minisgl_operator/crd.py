@@ -25,6 +25,7 @@ KEPT = (
     "minLength",
     "maxLength",
     "required",
+    "x-kubernetes-validations",
 )
 QUANTITY: Schema = {
     "anyOf": [{"type": "integer"}, {"type": "string"}],
@@ -148,7 +149,7 @@ def structural(schema: Schema, definitions: Schema | None = None) -> Schema:
         return structural(target | beside, definitions)
     branches = [branch for branch in schema.get("anyOf", ()) if branch.get("type") != "null"]
     if {branch.get("type") for branch in branches} == {"integer", "string"}:
-        return dict(QUANTITY)
+        return QUANTITY | {key: schema[key] for key in ("description",) if key in schema}
     if branches:
         (branch,) = branches
         beside = {key: value for key, value in schema.items() if key != "anyOf"}

@@ -57,7 +57,7 @@ class LaunchArgs(BaseModel):
         Field(min_length=1),
         flag(
             "Model",
-            "Local folder or Hugging Face repository id (org/name or org/name@revision) of the model.",
+            "Where the model is: a local folder, a Hugging Face id (org/name[@revision]), or s3://bucket/folder.",
             "--model",
             unit="MODEL",
             cli_only=True,

@@ -31,6 +31,17 @@ VALUES: dict[str, dict[str, Any]] = {
             "tokenSecret": {"name": "hub", "key": "token"},
         }
     },
+    "object store": {
+        "model": {
+            "source": "s3://models/llama",
+            "s3": {"endpoint": "http://minio.storage.svc:9000", "credentialsSecret": {"name": "store"}},
+        },
+        "cache": {"claim": "weights", "jitClaim": "kernels"},
+    },
+    "image": {
+        "model": {"source": "oci://registry.example:5000/models/llama:8b/weights"},
+        "cache": {"sizeLimit": "20Gi"},
+    },
     "gpus": {
         "device": {"type": "cuda", "resourceName": "nvidia.com/mig-1g.5gb"},
         "runtime": {"tensorParallelSize": 4, "attentionBackend": "fa,fi", "memoryRatio": 0.85, "silentOutput": True},
@@ -64,7 +75,13 @@ def test_every_test_pod_is_valid_and_restricted(values: dict[str, Any]) -> None:
 
 def test_every_value_arrives_in_the_spec_as_it_was_written() -> None:
     values = {
-        "model": {"source": "hf://org/name@v1", "servedName": "name", "tokenSecret": {"name": "hub", "key": "token"}},
+        "model": {
+            "source": "s3://bucket/folder",
+            "servedName": "name",
+            "tokenSecret": {"name": "hub", "key": "token"},
+            "s3": {"region": "eu-1", "credentialsSecret": {"name": "store", "accessKeyIdKey": "id"}},
+        },
+        "cache": {"claim": "weights"},
         "device": {"type": "cuda", "resourceName": "amd.com/gpu"},
         "runtime": {"numTokens": 1000000, "memoryRatio": 0.85, "dtype": "float16", "silentOutput": True},
         "replicas": 3,

@@ -130,14 +130,6 @@ def test_the_name_of_the_model_is_what_clients_ask_for_by_default() -> None:
     assert "--served-model-name=other" in container(model=model)["args"]
 
 
-@pytest.mark.parametrize(
-    ("source", "path"),
-    [("pvc://models", "/models"), ("pvc://models/a/b", "/models/a/b"), ("hf://org/name@rev", "org/name@rev")],
-)
-def test_a_source_becomes_a_model_path(source: str, path: str) -> None:
-    assert f"--model-path={path}" in container(model={"source": source})["args"]
-
-
 def test_what_the_operator_decides_cannot_be_overridden() -> None:
     args = container(runtime={"host": "127.0.0.1", "port": 1, "modelPath": "/etc"})["args"]
     assert {"--host=0.0.0.0", "--port=1919", "--model-path=/models/smollm2"} <= set(args)
@@ -167,6 +159,9 @@ FIELDS: list[dict[str, Any]] = [
     {"model": {"source": "hf://a/b"}},
     {"model": a_spec()["model"] | {"servedName": "x"}},
     {"model": a_spec()["model"] | {"tokenSecret": {"name": "s", "key": "k"}}},
+    {"cache": {"claim": "c"}},
+    {"cache": {"jitClaim": "c"}},
+    {"cache": {"sizeLimit": "1Gi"}},
     {"device": {"type": "cuda"}},
     {"runtime": {"dtype": "float32"}},
     {"replicas": 3},

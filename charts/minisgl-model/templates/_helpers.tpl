@@ -11,7 +11,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
-{{/* What the chart passes on by name; `runtime`, `resources` and `podTemplate` go on whole. Empty means unset. */}}
+{{/* What the chart passes on by name; `runtime`, `cache`, `resources` and `podTemplate` go on whole. Empty means unset. */}}
 {{- define "minisgl-model.spec" -}}
 model:
   source: {{ .Values.model.source | quote }}
@@ -20,6 +20,10 @@ model:
   {{- end }}
   {{- with .Values.model.tokenSecret }}
   tokenSecret:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.model.s3 }}
+  s3:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- with .Values.device }}
@@ -43,6 +47,10 @@ image: {{ . | quote }}
 {{- end }}
 {{- with .Values.imagePullPolicy }}
 imagePullPolicy: {{ . }}
+{{- end }}
+{{- with .Values.cache }}
+cache:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .Values.resources }}
 resources:

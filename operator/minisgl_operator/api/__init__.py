@@ -5,7 +5,8 @@ Knows nothing of Deployments, kopf or HTTP.
 
 from __future__ import annotations
 
-from minisgl_operator.api.model import SOURCE_PATTERN, Model, TokenSecret
+from minisgl_operator.api.cache import Cache
+from minisgl_operator.api.model import S3, SOURCE_PATTERN, CredentialsSecret, Model, TokenSecret
 from minisgl_operator.api.names import (
     API_VERSION,
     APPLIED_HASH,
@@ -51,11 +52,14 @@ __all__ = [
     "MODEL_LABEL",
     "PLURAL",
     "QUANTITY_PATTERN",
+    "S3",
     "SOURCE_PATTERN",
     "SPEC_HASH",
     "TEMPLATE_HASH",
     "VERSION",
+    "Cache",
     "Condition",
+    "CredentialsSecret",
     "Device",
     "Key",
     "Launched",

@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 # The length of an object's name at most; the API server checks its shape where it is used.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+Quantity = int | str
 
 
 class Part(BaseModel):

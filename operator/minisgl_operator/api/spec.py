@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
+from minisgl_operator.api.cache import Cache
 from minisgl_operator.api.model import Model
-from minisgl_operator.api.part import Name, Part
+from minisgl_operator.api.part import Name, Part, Quantity
 
 # The API server's own pattern for quantities such as 500m, 2 and 16Gi.
 QUANTITY_PATTERN = (
@@ -18,7 +19,6 @@ QUANTITY_PATTERN = (
     r"(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
 )
 
-Quantity = int | str
 Quantities = dict[str, Quantity]
 
 
@@ -98,5 +98,6 @@ class Spec(Part):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
         default=None, description="When the image is pulled. Unset: the operator's default."
     )
+    cache: Cache = Field(default=Cache(), description="Where downloaded weights and compiled kernels are kept.")
     resources: Resources = Field(default=Resources(), description="Requests and limits of the container.")
     pod_template: PodTemplate = Field(default=PodTemplate(), description="Additions to the pods.")

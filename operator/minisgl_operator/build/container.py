@@ -7,7 +7,6 @@ from typing import Any
 from minisgl.args import LaunchArgs
 from minisgl_operator.api import Spec
 from minisgl_operator.build.launch import PORT
-from minisgl_operator.build.source import Source
 from minisgl_operator.objects import Object
 from minisgl_operator.settings import Settings
 
@@ -25,16 +24,16 @@ def build_container(
     image: str,
     argv: list[str],
     args: LaunchArgs,
-    source: Source,
+    env: list[Object],
     mounts: list[Object],
 ) -> Object:
-    """The one container. `mounts` are those of the volumes that the pod has."""
+    """The one container. `env` is that of source and cache, `mounts` are those of the volumes that the pod has."""
     return {
         "name": CONTAINER,
         "image": image,
         "imagePullPolicy": spec.image_pull_policy or settings.runtime_image_pull_policy,
         "args": argv,
-        "env": [{"name": "HOME", "value": "/tmp"}, *source.env],  # noqa: S108
+        "env": [{"name": "HOME", "value": "/tmp"}, *env],  # noqa: S108
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         **_resources(spec, args.tensor_parallel_size),
         "securityContext": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minisgl_operator import api
 from minisgl_operator.api import Key, Spec
+from minisgl_operator.build.cache import build_cache
 from minisgl_operator.build.container import build_container
 from minisgl_operator.build.launch import build_launch
 from minisgl_operator.build.source import build_source
@@ -13,15 +14,18 @@ from minisgl_operator.settings import Settings
 USER = 10001
 # After drain delay and drain time-out the runtime ends open requests itself and exits within 5 seconds.
 GRACE_SECONDS = 10
+# A fresh volume belongs to root. Once its top folder is the group's, the files below are left alone.
+WRITABLE: Object = {"fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
 def build_pod(key: Key, spec: Spec, settings: Settings, image: str) -> Object:
     """The template of a model's pods. Raises SpecError."""
     source = build_source(spec.model)
     launch = build_launch(key, spec, source.model_path)
+    cache = build_cache(spec.cache)
     pod = spec.pod_template
-    volumes = [{"name": "tmp", "emptyDir": {}}, source.volume]
-    mounts = [{"name": "tmp", "mountPath": "/tmp"}, source.mount]  # noqa: S108 (the pod's own)
+    volumes = [{"name": "tmp", "emptyDir": {}}, *cache.volumes, *source.volumes]
+    mounts = [{"name": "tmp", "mountPath": "/tmp"}, *cache.mounts, *source.mounts]  # noqa: S108 (the pod's own)
     if launch.args.tensor_parallel_size > 1:
         # NCCL's rings lie in shared memory, and a container's /dev/shm has only 64 MB.
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
@@ -49,8 +53,11 @@ def build_pod(key: Key, spec: Spec, settings: Settings, image: str) -> Object:
                 "runAsUser": USER,
                 "runAsGroup": USER,
                 "seccompProfile": {"type": "RuntimeDefault"},
+                **(WRITABLE if cache.has_claim else {}),
             },
-            "containers": [build_container(spec, settings, image, launch.argv, args, source, mounts)],
+            "containers": [
+                build_container(spec, settings, image, launch.argv, args, [*cache.env, *source.env], mounts)
+            ],
             "volumes": volumes,
             **{name: value for name, value in placement.items() if value},
         },
