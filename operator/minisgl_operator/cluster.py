@@ -38,6 +38,8 @@ RULES: list[dict[str, list[str]]] = [
         "verbs": ["get", "list", "watch", "create", "patch"],
     },
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+    # How many pods may share it; one that the spec names, never a list.
+    {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
 ]
 # In its own namespace only, and about one object only; `create` cannot be narrowed to a name.
@@ -75,6 +77,9 @@ class Cluster(Protocol):
 
     async def pods(self, key: Key) -> list[Object]:
         """The pods that carry the model's label."""
+
+    async def claim(self, namespace: str, name: str) -> Object | None:
+        """One PersistentVolumeClaim, or None."""
 
     async def apply(self, child: Child, body: Object, *, force: bool) -> Object:
         """Server-side apply; `force` takes over fields that others changed. Returns the stored object."""
@@ -123,6 +128,11 @@ class KubernetesCluster:
         """The pods that carry the model's label."""
         query = {"labelSelector": f"{api.MODEL_LABEL}={key.name}"}
         return await self._list(f"/api/v1/namespaces/{key.namespace}/pods", "pods", query)
+
+    async def claim(self, namespace: str, name: str) -> Object | None:
+        """One PersistentVolumeClaim, or None."""
+        path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}"
+        return await self._get(path, "persistentvolumeclaims")
 
     async def apply(self, child: Child, body: Object, *, force: bool) -> Object:
         """Server-side apply; `force` takes over fields that others changed. Returns the stored object."""

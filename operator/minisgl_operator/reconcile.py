@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from minisgl_operator import status, timeline
 from minisgl_operator.api import Key, Spec
 from minisgl_operator.build import children
+from minisgl_operator.build.claims import claims_of, judge_claims
 from minisgl_operator.cluster import Cluster
 from minisgl_operator.drift import check_owners, differs
 from minisgl_operator.errors import Forbidden, Leftover, NameTaken, NotFound, Refused, SpecError
@@ -66,11 +67,11 @@ class Reconciler:
             return None
         stored: Children = dict.fromkeys(Child)
         pods: list[Object] = []
-        problem = None
+        problem, hint = None, ""
         try:
             stored, pods = await self._observe(key)
             check_owners(key, model, stored)
-            await self._apply(key, model, stored)
+            hint = await self._apply(key, model, stored)
         except NameTaken as error:
             problem = Finding(Reason.NAME_CONFLICT, str(error), error.action, stalled=True)
             stored[error.child] = None
@@ -78,7 +79,7 @@ class Reconciler:
             problem = Finding(Reason.REPLACING, str(error), "wait: this model follows by itself")
             stored, pods = dict.fromkeys(Child), []
         except (SpecError, Refused) as error:
-            action = "correct the spec (pods of the last good spec are left alone)"
+            action = f"{advice(model['spec'], error)} (pods of the last good spec are left alone)"
             problem = Finding(Reason.INVALID_SPEC, str(error), action, stalled=True)
         except Forbidden as error:
             if "being terminated" in error.message:
@@ -91,6 +92,7 @@ class Reconciler:
             deployment=stored[Child.DEPLOYMENT],
             pods=pods,
             problem=problem,
+            hint=hint,
         )
         previous = model.get("status", {})
         told, delay = await self._looks.look(key, status.to_ask(seen, previous))
@@ -112,16 +114,27 @@ class Reconciler:
         found, pods = await asyncio.gather(reads, self._cluster.pods(key))
         return dict(zip(Child, found, strict=True)), pods
 
-    async def _apply(self, key: Key, model: Object, stored: Children) -> None:
-        """Apply the children that differ from the plan, and put what is stored then into `stored`."""
+    async def _apply(self, key: Key, model: Object, stored: Children) -> str:
+        """Apply the children that differ from the plan, and put what is stored then into `stored`.
+
+        Returns what to say while the pods are not ready.
+        """
         spec = parse(model["spec"])
         plan = children(key, model["metadata"]["uid"], spec, self._settings, stored[Child.DEPLOYMENT])
+        hint = judge_claims(spec, plan[Child.DEPLOYMENT], await self._claims(key, spec))
         for child, wanted in plan.items():
             current = stored[child]
             if current is None or differs(wanted, current):
                 # Not forced on the first time: a foreign object that appeared meanwhile stays whole.
                 stored[child] = await self._cluster.apply(child, wanted, force=current is not None)
                 logger.info("applied kind=%s model=%s", child.kind, key)
+        return hint
+
+    async def _claims(self, key: Key, spec: Spec) -> dict[str, Object]:
+        """The claims of the spec that exist; the scheduler tells of one that does not."""
+        names = claims_of(spec)
+        found = await asyncio.gather(*(self._cluster.claim(key.namespace, name) for name in names))
+        return {name: claim for name, claim in zip(names, found, strict=True) if claim is not None}
 
     async def _report(self, model: Object, seen: Observation, current: Object) -> None:
         """Write status if it differs, and tell the transition as an Event."""
@@ -159,6 +172,14 @@ class Reconciler:
         counts = Counter(self._standing.values())
         for kind in CONDITIONS:
             self._metrics.models.labels(kind).set(counts[kind])
+
+
+def advice(spec: Object, error: Exception) -> str:
+    """What to do about a spec that cannot become pods."""
+    is_image = str(spec.get("model", {}).get("source", "")).startswith("oci://")
+    if is_image and "must specify a volume type" in str(error):  # an API server drops a field that it does not know
+        return "this cluster has no image volumes for a source oci:// (Kubernetes 1.35 has them); use another source"
+    return "correct the spec"
 
 
 def parse(spec: Object) -> Spec:

@@ -47,6 +47,10 @@ class Snapshot:
         """The model's pods."""
         return self._pods.get(key, [])
 
+    async def claim(self, namespace: str, name: str) -> Object | None:
+        """None: claims are not listed. What one forbids or explains then looks like something to do."""
+        return None
+
     def __getattr__(self, name: str) -> Any:
         """Every other call of a Cluster would do something."""
         if name.startswith("_"):

@@ -9,7 +9,7 @@ All three are always there and carry the same reason and message. `lastTransitio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from minisgl import termination
 from minisgl.info import StartInfo
@@ -38,6 +38,7 @@ class Observation:
     pods: list[Object]
     problem: Finding | None = None
     told: Mapping[str, StartInfo] = field(default_factory=dict)
+    hint: str = ""  # what may explain a model that is not ready
 
     def newest(self) -> list[Object]:
         """Pods of the newest template, not leaving."""
@@ -58,6 +59,8 @@ class Observation:
 def build_status(seen: Observation, previous: Object, now: str) -> Object:
     """The whole status as a dict. `previous` is the stored one."""
     finding, ready = judge(seen)
+    if seen.hint and not ready:
+        finding = replace(finding, seen=f"{finding.seen}; {seen.hint}")
     num_ready = min(seen.count("readyReplicas"), len([pod for pod in seen.pods if is_true(pod, "Ready")]))
     status = Status(
         conditions=conditions(finding, ready, seen.generation, previous, now),

@@ -63,6 +63,10 @@ class FakeCluster:
         self._raise("list pods")
         return copy.deepcopy(self.pod_list)
 
+    async def claim(self, namespace: str, name: str) -> Object | None:
+        self._raise("get persistentvolumeclaims")
+        return copy.deepcopy(self.objects.get(("persistentvolumeclaims", namespace, name)))
+
     async def apply(self, child: Child, body: Object, *, force: bool) -> Object:
         self._raise(f"patch {child.plural}")
         meta = body["metadata"]
@@ -91,6 +95,13 @@ class FakeCluster:
         """kubectl create."""
         self.objects[api.PLURAL, "ns", name] = a_model(name, **fields)
         return Key("ns", name)
+
+    def create_claim(self, name: str, *modes: str) -> None:
+        """A PersistentVolumeClaim in the models' namespace."""
+        self.objects["persistentvolumeclaims", "ns", name] = {
+            "metadata": {"name": name},
+            "spec": {"accessModes": modes},
+        }
 
     def edit_model(self, key: Key, **fields: Any) -> None:
         """kubectl edit: a change of spec is a new generation."""
