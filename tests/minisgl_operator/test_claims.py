@@ -9,6 +9,7 @@ from minisgl_operator.build.claims import claims_of, judge_claims
 from minisgl_operator.errors import SpecError
 from minisgl_operator.objects import Child
 from support.cluster_objects import a_spec, build_children
+from support.stage import Stage
 
 WHERE: dict[str, dict[str, Any]] = {
     "spec.model.source": {"model": {"source": "pvc://shared/folder"}},
@@ -69,3 +70,34 @@ def test_a_claim_for_many_nodes_is_never_in_the_way(modes: tuple[str, ...]) -> N
 def test_a_claim_that_is_not_there_is_left_to_the_scheduler() -> None:
     spec = a_spec() | WHERE["spec.model.source"] | {"replicas": 9}
     assert judge_claims(Spec.model_validate(spec), build_children(**spec)[Child.DEPLOYMENT], {}) == ""
+
+
+def is_settled(stage: Stage) -> bool:
+    """Whether a look on paper, where no claim is known, finds nothing to do."""
+    return bool(stage.run(stage.reconciler.is_settled(stage.key, stage.run(stage.cluster.snapshot()))))
+
+
+def test_a_claim_for_one_pod_stalls_a_model_of_two_and_a_better_claim_mends_it() -> None:
+    stage = Stage(replicas=2)
+    stage.cluster.create_claim("models", "ReadWriteOncePod")
+    stage.reconcile()
+    assert stage.reason == "InvalidSpec"
+    assert "claim models is ReadWriteOncePod" in stage.ready["message"]
+    assert (Child.DEPLOYMENT.plural, *stage.key) not in stage.cluster.objects
+    assert not is_settled(stage)
+    stage.cluster.create_claim("models", "ReadWriteMany")
+    stage.serve()
+
+
+def test_a_claim_for_one_node_is_named_while_pods_wait_and_not_when_they_serve() -> None:
+    stage = Stage(replicas=2)
+    stage.cluster.create_claim("models", "ReadWriteOnce")
+    stage.reconcile()
+    assert stage.reason == "Starting"
+    assert "claim models of spec.model.source is ReadWriteOnce" in stage.ready["message"]
+    assert not is_settled(stage)  # it knows no claim, and what it cannot tell wants a real look
+    stage.serve()
+    assert "ReadWriteOnce" not in stage.ready["message"]
+    assert is_settled(stage)
+    stage.reconcile()
+    assert stage.cluster.writes == []

@@ -393,38 +393,3 @@ def test_a_model_that_is_new_or_not_yet_known_to_its_pod_is_not_settled_on_paper
     assert (stage.reason, len(stage.asked)) == ("Serving", 1)
     assert not settled_on_paper(stage)
     assert len(stage.asked) == 1
-
-
-def test_a_claim_for_one_pod_stalls_a_model_of_two_and_a_better_claim_mends_it() -> None:
-    stage = Stage(replicas=2)
-    stage.cluster.create_claim("models", "ReadWriteOncePod")
-    stage.reconcile()
-    assert stage.reason == "InvalidSpec"
-    assert "claim models is ReadWriteOncePod" in stage.ready["message"]
-    assert (Child.DEPLOYMENT.plural, *stage.key) not in stage.cluster.objects
-    assert not settled_on_paper(stage)
-    stage.cluster.create_claim("models", "ReadWriteMany")
-    stage.serve()
-
-
-def test_a_claim_for_one_node_is_named_while_pods_wait_and_not_when_they_serve() -> None:
-    stage = Stage(replicas=2)
-    stage.cluster.create_claim("models", "ReadWriteOnce")
-    stage.reconcile()
-    assert stage.reason == "Starting"
-    assert "claim models of spec.model.source is ReadWriteOnce" in stage.ready["message"]
-    assert not settled_on_paper(stage)  # it knows no claim, and what it cannot tell wants a real look
-    stage.serve()
-    assert "ReadWriteOnce" not in stage.ready["message"]
-    assert settled_on_paper(stage)
-    stage.reconcile()
-    assert stage.cluster.writes == []
-
-
-def test_a_cluster_without_image_volumes_is_told_and_not_the_field_that_it_dropped() -> None:
-    stage = Stage(model={"source": "oci://registry.example/models/llama:8b"})
-    message = "spec.template.spec.volumes[1]: Required value: must specify a volume type"
-    stage.cluster.fail["patch deployments"] = errors.Refused("patch deployments", 422, message)
-    stage.reconcile()
-    assert stage.reason == "InvalidSpec"
-    assert "this cluster has no image volumes for a source oci://" in stage.ready["message"]

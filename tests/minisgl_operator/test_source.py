@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from minisgl_operator import errors
 from minisgl_operator.api import SOURCE_PATTERN, Model
 from minisgl_operator.build.source import Source, build_source, claim_of
+from support.stage import Stage
 
 DIGEST = "sha256:" + "0f" * 32
 
@@ -104,3 +106,12 @@ def test_secrets_are_named_and_never_read() -> None:
     ]
     (token,) = source("hf://org/name", tokenSecret={"name": "hub"}).env
     assert token == {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
+
+
+def test_a_cluster_without_image_volumes_is_told_and_not_the_field_that_it_dropped() -> None:
+    stage = Stage(model={"source": "oci://registry.example/models/llama:8b"})
+    message = "spec.template.spec.volumes[1]: Required value: must specify a volume type"
+    stage.cluster.fail["patch deployments"] = errors.Refused("patch deployments", 422, message)
+    stage.reconcile()
+    assert stage.reason == "InvalidSpec"
+    assert "this cluster has no image volumes for a source oci://" in stage.ready["message"]
