@@ -77,7 +77,8 @@ NUM_PROMPTS, LONGEST, ROUNDS = 256, 1024, 3
 def build(shape: str, **args: Any) -> Driver:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(SHAPES[shape] | COMMON))
-        launch = LaunchArgs(model_path=folder, dummy_weight=True, page_size=64, max_seq_len_override=4608, **args)
+        pages = {"page_size": 64 if args.get("kv_cache_dtype") == "fp8" else 128}
+        launch = LaunchArgs(model_path=folder, dummy_weight=True, max_seq_len_override=4608, **pages, **args)
         return Driver(build_engine(launch))
 
 

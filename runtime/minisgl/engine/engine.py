@@ -32,7 +32,7 @@ from minisgl.engine.memory import (
 from minisgl.engine.sampler import Drawn, draw_again, draw_plainly, sample
 from minisgl.engine.scoring import score
 from minisgl.engine.shapes import Cost
-from minisgl.engine.trial import largest_step, most_memory
+from minisgl.engine.trial import largest_step, mixed_step, most_memory
 from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts
 from minisgl.kvcache.pool import KVPool
@@ -100,7 +100,12 @@ class Engine:
             return self._logits(batch)
 
     def warm_up(self) -> None:
-        """Run a prefill and a decode step through page 0, before any request owns it. All ranks together."""
+        """Run a prefill and a decode step through page 0, before any request owns it. All ranks together.
+
+        On a GPU also the largest of all kinds: a kernel is loaded, and memory taken, where it is first asked for.
+        """
+        if self.config.device != "cpu":
+            self.launch(mixed_step(self.config))()
         for count in (min(4, self.context_length), 1):
             batch = Batch(
                 rows=np.zeros(1, np.int32),

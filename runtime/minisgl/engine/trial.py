@@ -1,4 +1,4 @@
-"""What memory the largest step takes on a GPU, found by computing it once before the KV cache is made.
+"""What memory the largest step takes on a GPU, found by computing it once before the KV cache is made; and a warm-up.
 
 A formula knows a model's activations; it does not know what libraries take for themselves, nor the copies of a sampler.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from minisgl.engine.batch import Batch, Sampling
 from minisgl.engine.config import EngineConfig
@@ -17,9 +18,26 @@ from minisgl.engine.config import EngineConfig
 def largest_step(config: EngineConfig) -> Batch:
     """As many tokens and requests as a step can have, each sampled in the way that takes most memory; all in page 0."""
     rows = config.num_rows
-    tokens = min(config.max_step_tokens, rows * config.context_length)
-    counts = np.full(rows, tokens // rows, np.int32)
-    counts[: tokens % rows] += 1
+    return _step(config, _shared(min(config.max_step_tokens, rows * config.context_length), rows))
+
+
+def mixed_step(config: EngineConfig) -> Batch:
+    """One as large, half of whose requests have one token: run once at start, it loads what no captured step has."""
+    rows = config.num_rows
+    singles = rows // 2
+    tokens = min(config.max_step_tokens - singles, (rows - singles) * config.context_length)
+    return _step(config, np.concatenate([np.ones(singles, np.int32), _shared(tokens, rows - singles)]))
+
+
+def _shared(tokens: int, requests: int) -> NDArray[np.int32]:
+    """How many each request gets, about equally."""
+    counts = np.full(requests, tokens // requests, np.int32)
+    counts[: tokens % requests] += 1
+    return counts
+
+
+def _step(config: EngineConfig, counts: NDArray[np.int32]) -> Batch:
+    rows, tokens = len(counts), int(counts.sum())
     return Batch(
         rows=np.arange(rows, dtype=np.int32),
         tokens=np.zeros(tokens, np.int32),

@@ -13,7 +13,8 @@ import triton.language as tl
 BLOCK = 128  # pages at a time
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# The width may change with every step, which must not lead to another compilation.
+@triton.jit(do_not_specialize=["widest"])  # type: ignore[untyped-decorator]
 def _spread(
     pages: tl.tensor,
     bounds: tl.tensor,
