@@ -40,6 +40,7 @@ RULES: list[dict[str, list[str]]] = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
     # How many pods may share it; one that the spec names, never a list.
     {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get"]},
+    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "watch", "create", "patch"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
 ]
 # In its own namespace only, and about one object only; `create` cannot be narrowed to a name.
@@ -53,6 +54,7 @@ LEASE_RULES: list[dict[str, list[str]]] = [
     },
 ]
 
+JOBS = "/apis/batch/v1"
 REQUEST_TIMEOUT_SECONDS = 15.0  # a healthy API server answers in milliseconds; kopf's own default is 300
 PAGE = 500  # objects per list answer
 # How the API server refuses, as an internal error, to apply a field that the definition does not have.
@@ -80,6 +82,15 @@ class Cluster(Protocol):
 
     async def claim(self, namespace: str, name: str) -> Object | None:
         """One PersistentVolumeClaim, or None."""
+
+    async def inspecting(self, key: Key) -> list[Object]:
+        """The pods that look into the model."""
+
+    async def job(self, namespace: str, name: str) -> Object | None:
+        """One Job, or None."""
+
+    async def start_job(self, body: Object) -> Object:
+        """Make a Job. Returns the stored object."""
 
     async def apply(self, child: Child, body: Object, *, force: bool) -> Object:
         """Server-side apply; `force` takes over fields that others changed. Returns the stored object."""
@@ -133,6 +144,22 @@ class KubernetesCluster:
         """One PersistentVolumeClaim, or None."""
         path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}"
         return await self._get(path, "persistentvolumeclaims")
+
+    async def inspecting(self, key: Key) -> list[Object]:
+        """The pods that look into the model."""
+        query = {"labelSelector": f"{api.INSPECTS_LABEL}={key.name}"}
+        return await self._list(f"/api/v1/namespaces/{key.namespace}/pods", "pods", query)
+
+    async def job(self, namespace: str, name: str) -> Object | None:
+        """One Job, or None."""
+        return await self._get(f"{JOBS}/namespaces/{namespace}/jobs/{name}", "jobs")
+
+    async def start_job(self, body: Object) -> Object:
+        """Make a Job. Returns the stored object."""
+        meta = body["metadata"]
+        return await self._apply(
+            f"{JOBS}/namespaces/{meta['namespace']}/jobs/{meta['name']}", "jobs", body, force=False
+        )
 
     async def apply(self, child: Child, body: Object, *, force: bool) -> Object:
         """Server-side apply; `force` takes over fields that others changed. Returns the stored object."""

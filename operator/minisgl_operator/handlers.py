@@ -17,7 +17,13 @@ from minisgl_operator.resync import Resync
 
 REGISTRY = kopf.OperatorRegistry()
 # Beside the models: what they own, narrowed to our label by the API server (see `watch`).
-CHILDREN = (("apps", "v1", "deployments"), ("", "v1", "services"), ("", "v1", "serviceaccounts"), ("", "v1", "pods"))
+CHILDREN = (
+    ("apps", "v1", "deployments"),
+    ("batch", "v1", "jobs"),
+    ("", "v1", "services"),
+    ("", "v1", "serviceaccounts"),
+    ("", "v1", "pods"),
+)
 
 
 @kopf.on.event(api.GROUP, api.VERSION, api.PLURAL, registry=REGISTRY)

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     SERVING = "Serving", READY, "Every wanted replica of the newest spec answers."
     SCALED_TO_ZERO = "ScaledToZero", READY, "`spec.replicas` is 0 and no pod is left: nothing serves, as asked."
 
+    INSPECTING = "Inspecting", WAITING, "A short Job reads the model's config.json, to tell whether it fits."
     STARTING = "Starting", WAITING, "Pods are being created, or load the model; `status.pods` says how far each is."
     ROLLING_OUT = "RollingOut", WAITING, "Pods of an older spec are being replaced."
     SCALING = "Scaling", WAITING, "Pods are being added or removed; the spec of the pods is unchanged."

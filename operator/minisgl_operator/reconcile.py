@@ -24,6 +24,7 @@ from minisgl_operator.cluster import Cluster
 from minisgl_operator.drift import check_owners, differs
 from minisgl_operator.errors import Forbidden, Leftover, NameTaken, NotFound, Refused, SpecError
 from minisgl_operator.facts import Ask
+from minisgl_operator.inspection import Foresight, Held
 from minisgl_operator.looks import Looks
 from minisgl_operator.metrics import Metrics
 from minisgl_operator.objects import Child, Children, Object, condition, is_leaving, is_true
@@ -34,7 +35,15 @@ from minisgl_operator.status import Observation
 
 logger = logging.getLogger(__name__)
 
-NORMAL = {Reason.SERVING, Reason.SCALED_TO_ZERO, Reason.STARTING, Reason.ROLLING_OUT, Reason.SCALING, Reason.REPLACING}
+NORMAL = {
+    Reason.INSPECTING,
+    Reason.SERVING,
+    Reason.SCALED_TO_ZERO,
+    Reason.STARTING,
+    Reason.ROLLING_OUT,
+    Reason.SCALING,
+    Reason.REPLACING,
+}
 # No event tells that a right was granted, a foreign object is gone, or a namesake's child is: look again.
 LOOK_AGAIN_SECONDS: dict[str, float] = {Reason.FORBIDDEN: 15.0, Reason.NAME_CONFLICT: 15.0, Reason.REPLACING: 1.0}
 CONDITIONS = ("Ready", "Reconciling", "Stalled")
@@ -67,11 +76,13 @@ class Reconciler:
             return None
         stored: Children = dict.fromkeys(Child)
         pods: list[Object] = []
-        problem, hint = None, ""
+        problem, hint, plan, again = None, "", None, None
         try:
             stored, pods = await self._observe(key)
             check_owners(key, model, stored)
-            hint = await self._apply(key, model, stored)
+            hint, plan = await self._apply(key, model, stored)
+        except Held as error:
+            problem, plan, again = error.finding, error.plan, error.look_again_seconds
         except NameTaken as error:
             problem = Finding(Reason.NAME_CONFLICT, str(error), error.action, stalled=True)
             stored[error.child] = None
@@ -93,12 +104,13 @@ class Reconciler:
             pods=pods,
             problem=problem,
             hint=hint,
+            plan=plan,
         )
         previous = model.get("status", {})
         told, delay = await self._looks.look(key, status.to_ask(seen, previous))
         seen = replace(seen, told=told)
         await self._report(model, seen, status.build_status(seen, previous, self._now()))
-        return delay if problem is None else LOOK_AGAIN_SECONDS.get(problem.reason, delay)
+        return delay if problem is None else again or LOOK_AGAIN_SECONDS.get(problem.reason, delay)
 
     async def is_settled(self, key: Key, snapshot: Snapshot) -> bool:
         """Whether a reconcile would do nothing: the same story, told on paper."""
@@ -114,21 +126,25 @@ class Reconciler:
         found, pods = await asyncio.gather(reads, self._cluster.pods(key))
         return dict(zip(Child, found, strict=True)), pods
 
-    async def _apply(self, key: Key, model: Object, stored: Children) -> str:
+    async def _apply(self, key: Key, model: Object, stored: Children) -> tuple[str, Object]:
         """Apply the children that differ from the plan, and put what is stored then into `stored`.
 
-        Returns what to say while the pods are not ready.
+        Returns what to say while the pods are not ready, and the memory plan. Held where the Deployment has to wait.
         """
         spec = parse(model["spec"])
         plan = children(key, model["metadata"]["uid"], spec, self._settings, stored[Child.DEPLOYMENT])
         hint = judge_claims(spec, plan[Child.DEPLOYMENT], await self._claims(key, spec))
+        foresight = Foresight(self._cluster, model, spec, plan[Child.DEPLOYMENT], self._now())
+        memory: Object = {}
         for child, wanted in plan.items():
             current = stored[child]
+            if child is Child.DEPLOYMENT:
+                memory = await foresight.admit(current)
             if current is None or differs(wanted, current):
                 # Not forced on the first time: a foreign object that appeared meanwhile stays whole.
                 stored[child] = await self._cluster.apply(child, wanted, force=current is not None)
                 logger.info("applied kind=%s model=%s", child.kind, key)
-        return hint
+        return hint, memory
 
     async def _claims(self, key: Key, spec: Spec) -> dict[str, Object]:
         """The claims of the spec that exist; the scheduler tells of one that does not."""

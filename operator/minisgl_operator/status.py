@@ -17,12 +17,13 @@ from minisgl_operator import api, timeline
 from minisgl_operator.api import Key, Part, Status
 from minisgl_operator.conditions import conditions
 from minisgl_operator.diagnosis import diagnose
+from minisgl_operator.fit import beside
 from minisgl_operator.objects import Object, condition, is_leaving, is_true, read_annotations
 from minisgl_operator.reasons import Finding, Reason
 
 KUBERNETES_DEADLINE_SECONDS = 600  # of a Deployment that says none
 WAIT = "wait; status.pods says how far each pod is"  # the next action where all goes as it should
-SEPARATE = {"backend", "engine", "launched", "pods", "progress", "startup"}  # absent rather than empty
+SEPARATE = {"backend", "engine", "launched", "plan", "pods", "progress", "startup"}  # absent rather than empty
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Observation:
     problem: Finding | None = None
     told: Mapping[str, StartInfo] = field(default_factory=dict)
     hint: str = ""  # what may explain a model that is not ready
+    plan: Object | None = None
 
     def newest(self) -> list[Object]:
         """Pods of the newest template, not leaving."""
@@ -73,7 +75,10 @@ def build_status(seen: Observation, previous: Object, now: str) -> Object:
         url=api.url(seen.key),
     )
     result: Object = status.model_dump(by_alias=True, mode="json", exclude_none=True, exclude=SEPARATE)
-    return result | _starts(seen) | _facts(seen, previous)
+    result |= _starts(seen) | _facts(seen, previous)
+    if plan := seen.plan or previous.get("plan"):
+        result["plan"] = beside(plan, result.get("engine") if spokesman(seen, previous) else None)
+    return result
 
 
 def judge(seen: Observation) -> tuple[Finding, bool]:

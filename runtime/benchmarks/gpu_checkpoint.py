@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from minisgl.models.config import ModelConfig
 from report import write
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
@@ -31,7 +32,6 @@ from minisgl.distributed.group import Group
 from minisgl.engine.batch import Batch
 from minisgl.messages import SamplingParams
 from minisgl.models import registry, weights
-from minisgl.models.config import ModelConfig
 from minisgl.scheduler.driver import Driver, build_engine
 
 FILE_BYTES = 4 * 2**30

@@ -19,6 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from minisgl.termination import Reason, Termination, leave
 
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in (["plan"], ["inspect"]):
+        from minisgl.plan import command
+
+        return (command.plan if words[0] == "plan" else command.inspect)(words[1:])
     if "-h" in words or "--help" in words:
         return say(build_parser().format_help())
     if "--version" in words:

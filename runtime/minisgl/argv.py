@@ -31,6 +31,9 @@ examples:
   python -m minisgl --model-path Qwen/Qwen3-0.6B --shell           a chat in this terminal
   python -m minisgl --model-path Qwen/Qwen3-0.6B --dummy-weight    random weights, to measure speed
 
+does it fit, before it is loaded:
+  python -m minisgl plan --model-path Qwen/Qwen3-32B --gpu h100    what it takes, and the smallest change that fits
+
 what to try first:
   wrong or missing model      --model-path: a folder with config.json, or org/name; HF_TOKEN for a gated one
   out of memory at start      --memory-ratio 0.8 if others use the GPU; --tp 2; --max-prefill-length 2048

@@ -1,4 +1,4 @@
-"""What this machine gives one process: memory, devices, and matrix instructions that do not crash.
+"""What this machine gives one process: devices, and matrix instructions that do not crash.
 
 Call `prepare_cpu` before torch is imported (torch reads its environment once); this module imports torch only inside
 `resolve_device`. It knows nothing of models or launch arguments.
@@ -33,21 +33,10 @@ def prepare_cpu(ranks: int = 1, environ: MutableMapping[str, str] = os.environ) 
         log.warning("AMX is advertised but has no tile palette (CPUID 0x1D is zero): oneDNN is capped at %s", AMX_CAP)
 
 
-def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process can still take: the machine's, or the container's where that is smaller."""
-    meminfo = dict(line.split(":", 1) for line in _read(root / "proc/meminfo").splitlines() if ":" in line)
-    free = [int(meminfo.get("MemAvailable", "0 kB").split()[0]) * 1024]
-    groups = root / "sys/fs/cgroup"
-    for limit, used, stat in (
-        ("memory.max", "memory.current", "memory.stat"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-    ):
-        allowed, taken = _read(groups / limit).strip(), _read(groups / used).strip()
-        if allowed.isdigit() and taken.isdigit():
-            # Clean file pages count as used, but the kernel gives them back before it kills.
-            reclaimable = dict(line.split() for line in _read(groups / stat).splitlines() if len(line.split()) == 2)
-            free.append(int(allowed) - int(taken) + int(reclaimable.get("inactive_file", 0)))
-    return max(0, min(free))
+def has_avx512(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has the instructions that oneDNN and our own kernels want for weights of 16 bits."""
+    flags = next((line for line in _read(cpuinfo).splitlines() if line.startswith("flags")), "").split()
+    return {"avx512bw", "avx512dq", "avx512vl"} <= set(flags)
 
 
 def amx_is_broken(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -32,6 +32,24 @@ class CacheFacts(Facts):
     )
 
 
+class Figure(Facts):
+    """A prediction beside the truth."""
+
+    planned: int = Field(description="Predicted from config.json and the launch arguments.")
+    real: int | None = Field(default=None, description="What the engine found; absent where nothing measures it.")
+
+
+class MemoryFacts(Facts):
+    """What the plan said of one rank's memory, and what came true."""
+
+    weight_bytes: Figure = Field(description="Bytes of the weights, as they are kept.")
+    kv_bytes_per_token: Figure = Field(description="Bytes of one token in the KV cache.")
+    activation_bytes: Figure = Field(description="Bytes of the largest step; tried on a GPU only.")
+    graph_bytes: Figure = Field(description="Bytes of captured steps; measured on a GPU only.")
+    cache_tokens: Figure = Field(description="Tokens that the KV cache holds.")
+    free_bytes: int = Field(description="Bytes that the rank found free before it loaded anything.")
+
+
 class EngineFacts(Facts):
     """What the engine decided at start: every "auto" resolved."""
 
@@ -53,6 +71,7 @@ class EngineFacts(Facts):
     cuda_graph_batch_sizes: list[int] = Field(default=[], description="Decode batch sizes captured in CUDA graphs.")
     weight_bytes: int = Field(description="Bytes of the weights on one rank.")
     kv_cache: CacheFacts = Field(description="Size of the KV cache.")
+    memory: MemoryFacts | None = Field(default=None, description="Planned and real memory of one rank.")
 
 
 class ServerInfo(Facts):

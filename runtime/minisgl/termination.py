@@ -70,6 +70,12 @@ class Reason(StrEnum):
         "check spec.device.type, podTemplate.spec.runtimeClassName and the node's driver",
         True,
     )
+    DOES_NOT_FIT = (
+        "DoesNotFit",
+        "The model, as it is to be run, needs more memory than its device has; no weights were read.",
+        "make one of the changes that the message names",
+        True,
+    )
     OUT_OF_MEMORY = (
         "OutOfMemory",
         "Too little memory of the host, of the device, or for the KV cache: the message says which.",

@@ -68,7 +68,7 @@ CASES = {
         "UnsupportedModel", "NobodysModel", "supported model", "Stalled", source="pvc://models/unsupported"
     ),
     "no-memory": Case(
-        "OutOfMemory", "memory", "resources.limits.memory", "Stalled",
+        "DoesNotFit", "of what is free of 120 MiB is 0", "set spec.resources.limits.memory to", "Stalled",
         spec={"runtime": QUICK, "resources": {"limits": {"memory": "120Mi"}}},
     ),
     "no-cache": Case(

@@ -6,6 +6,7 @@ import pytest
 
 from minisgl import device
 from minisgl.errors import StartError
+from minisgl.plan.device import available_memory
 from minisgl.termination import Reason
 
 
@@ -39,7 +40,7 @@ V1 = {
     ],
 )
 def test_memory_is_the_machines_or_the_containers(contents: dict[str, str], expected: int, tmp_path: Path) -> None:
-    assert device.available_memory(files(tmp_path, contents)) == expected
+    assert available_memory(files(tmp_path, contents)) == expected
 
 
 @pytest.mark.parametrize(("device_name", "ranks", "visible"), [("cuda", 2, 2), ("cuda", 1, 8), ("cpu", 64, 0)])
@@ -58,6 +59,14 @@ def test_more_ranks_than_gpus_are_refused_with_both_numbers(visible: int, words:
 
 def test_a_cpu_has_room_for_any_number_of_ranks() -> None:
     assert device.num_devices("cpu") > 64
+
+
+def test_a_layout_for_16_bits_needs_the_instructions_of_a_server_cpu(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("model name : x\nflags\t\t: fpu avx2 avx512bw avx512vl avx512dq\n")
+    assert device.has_avx512(tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("flags\t\t: fpu avx2 avx512bw\n")
+    assert not device.has_avx512(tmp_path / "cpuinfo")
+    assert not device.has_avx512(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,20 @@ def test_the_children_are_those_of_the_golden_file(name: str, fields: dict[str, 
     assert built == list(yaml.safe_load_all(path.read_text()))
 
 
+def test_a_gpu_pod_is_checked_on_its_own_gpus_before_the_server_starts() -> None:
+    spec = pod_spec(**GPU_MODEL)
+    (check,), (server,) = spec["initContainers"], spec["containers"]
+    assert check["args"] == ["plan", "--check", *server["args"]]
+    for name in ("image", "resources", "volumeMounts", "env", "securityContext"):
+        assert check[name] == server[name]
+    assert "initContainers" not in pod_spec(), "on a CPU the server finds out as fast"
+
+
+def test_what_is_known_of_a_gpu_restarts_no_pod() -> None:
+    device = GPU_MODEL["device"]
+    assert pod_spec(**GPU_MODEL) == pod_spec(**(GPU_MODEL | {"device": device | {"gpu": "h200", "memory": "80Gi"}}))
+
+
 def test_the_same_spec_gives_the_same_bytes_whatever_the_order_of_its_keys() -> None:
     runtime = {"dtype": "float32", "pageSize": 32}
     backwards = dict(reversed(runtime.items()))

@@ -15,6 +15,8 @@ def test_the_files_that_the_image_copies_are_enough_to_start(tmp_path: Path) -> 
     (tmp_path / "minisgl").mkdir()
     for name in re.findall(r"runtime/minisgl/(\w+\.py)", dockerfile.replace("/src/runtime/minisgl/", "")):
         shutil.copy(ROOT / "runtime" / "minisgl" / name, tmp_path / "minisgl")
+    for folder in re.findall(r"COPY runtime/minisgl/(\w+) /app", dockerfile):
+        shutil.copytree(ROOT / "runtime" / "minisgl" / folder, tmp_path / "minisgl" / folder)
     shutil.copytree(ROOT / "operator" / "minisgl_operator", tmp_path / "minisgl_operator")
     script = "import minisgl, minisgl_operator.__main__, sys; print(minisgl.__file__, 'torch' in sys.modules)"
     ran = subprocess.run(

@@ -80,6 +80,7 @@ def test_a_new_model_gets_its_children_and_a_status_on_first_sight() -> None:
     assert [resource for _, resource in stage.cluster.writes] == [
         "serviceaccounts",
         "services",
+        "jobs",
         "deployments",
         "status",
         "events",
@@ -94,7 +95,7 @@ def test_a_model_becomes_ready_with_few_writes_and_one_event() -> None:
     stage.reconcile()
     stage.cluster.run_pods(stage.key)
     stage.reconcile()
-    assert len(stage.cluster.writes) <= 8
+    assert len(stage.cluster.writes) <= 9
     assert stage.cluster.events == [("Normal", "Starting"), ("Normal", "Serving")]
     assert stage.status["engine"]["attentionBackend"] == "torch"
 

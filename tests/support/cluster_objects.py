@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from minisgl.info import CacheFacts, EngineFacts, Place, ServerInfo, StartInfo
+from minisgl.plan.inspection import Inspection, Report
 from minisgl_operator import api
 from minisgl_operator.api import Key, Spec
 from minisgl_operator.build import children
@@ -155,6 +156,12 @@ class PodBuilder:
         self.obj["metadata"]["creationTimestamp"] = at
         return self
 
+    def ended(self, exit_code: int, message: str) -> Self:
+        """Its container has ended for good, as a Job's does."""
+        self._container({"terminated": {"exitCode": exit_code, "message": message}})
+        self.obj["status"]["phase"] = "Failed" if exit_code else "Succeeded"
+        return self
+
     def evicted(self, message: str) -> Self:
         """The node ended it."""
         self.obj["status"] |= {"phase": "Failed", "reason": "Evicted", "message": message}
@@ -211,6 +218,29 @@ def loading_info() -> StartInfo:
     """And while it loads."""
     place = Place(phase="weights", seconds=30.0, done=4300, total=10_000, bytes_per_second=100, eta_seconds=35.2)
     return StartInfo(status="starting", place=place, quiet_seconds=0.5)
+
+
+SHAPE = Inspection(
+    architecture="LlamaForCausalLM",
+    dtype="bfloat16",
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_layers=30,
+    num_heads=9,
+    num_kv_heads=3,
+    head_dim=64,
+    context_length=8192,
+    tied_embeddings=True,
+)
+
+
+def an_inspection(exit_code: int = 0, message: str | None = None) -> PodBuilder:
+    """The pod of an inspection that has ended, with its report or `message`."""
+    deployment = {"spec": {"template": {"metadata": {"annotations": {}, "labels": {}}}}}
+    report = Report(model=SHAPE).model_dump_json(by_alias=True, exclude_defaults=True)
+    told = report if message is None else message
+    return PodBuilder("smollm2-inspect-1", deployment).ended(exit_code, told)
 
 
 def server_info() -> ServerInfo:

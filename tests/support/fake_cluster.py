@@ -14,7 +14,7 @@ from minisgl_operator import api, errors
 from minisgl_operator.api import Key
 from minisgl_operator.objects import Child, Object
 from minisgl_operator.snapshot import Snapshot
-from support.cluster_objects import PodBuilder, a_model
+from support.cluster_objects import NOW, PodBuilder, a_model, an_inspection
 
 Path = tuple[str, ...]
 
@@ -29,6 +29,7 @@ class FakeCluster:
         self.writes: list[tuple[str, str]] = []
         self.events: list[tuple[str, str]] = []
         self.fail: dict[str, errors.ApiError] = {}
+        self.inspection: PodBuilder | None = an_inspection()  # what a Job's pod has come to; None: it has none
         self._version = 100
 
     # What the operator calls
@@ -66,6 +67,27 @@ class FakeCluster:
     async def claim(self, namespace: str, name: str) -> Object | None:
         self._raise("get persistentvolumeclaims")
         return copy.deepcopy(self.objects.get(("persistentvolumeclaims", namespace, name)))
+
+    async def inspecting(self, key: Key) -> list[Object]:
+        self._raise("list pods")
+        jobs = [path[2] for path in self.objects if path[0] == "jobs"]
+        found = [copy.deepcopy(self.inspection.obj) for _ in jobs if self.inspection is not None]
+        for pod, job in zip(found, jobs, strict=False):
+            pod["metadata"]["ownerReferences"] = [{"kind": "Job", "name": job}]
+        return found
+
+    async def job(self, namespace: str, name: str) -> Object | None:
+        self._raise("get jobs")
+        return copy.deepcopy(self.objects.get(("jobs", namespace, name)))
+
+    async def start_job(self, body: Object) -> Object:
+        self._raise("patch jobs")
+        meta = body["metadata"]
+        stored = self._apply(
+            ("jobs", meta["namespace"], meta["name"]), copy.deepcopy(body), api.FIELD_MANAGER, force=False
+        )
+        stored["metadata"].setdefault("creationTimestamp", NOW)
+        return copy.deepcopy(stored)
 
     async def apply(self, child: Child, body: Object, *, force: bool) -> Object:
         self._raise(f"patch {child.plural}")

@@ -1,6 +1,6 @@
 """A model's configuration where no checkpoint is needed."""
 
-from minisgl.models.config import ModelConfig, RopeConfig
+from minisgl.plan.model import ModelConfig, RopeConfig
 
 SMALL = ModelConfig(
     architecture="LlamaForCausalLM",

@@ -13,6 +13,7 @@ from minisgl_operator.api.names import (
     FIELD_MANAGER,
     GROUP,
     IMAGE,
+    INSPECTS_LABEL,
     KIND,
     MANAGED_BY_LABEL,
     MAX_NAME_LEN,
@@ -27,6 +28,7 @@ from minisgl_operator.api.names import (
     url,
 )
 from minisgl_operator.api.part import Part
+from minisgl_operator.api.plan import Plan
 from minisgl_operator.api.spec import (
     QUANTITY_PATTERN,
     Device,
@@ -46,6 +48,7 @@ __all__ = [
     "FIELD_MANAGER",
     "GROUP",
     "IMAGE",
+    "INSPECTS_LABEL",
     "KIND",
     "MANAGED_BY_LABEL",
     "MAX_NAME_LEN",
@@ -66,6 +69,7 @@ __all__ = [
     "Loading",
     "Model",
     "Part",
+    "Plan",
     "PodMetadata",
     "PodSpec",
     "PodStart",

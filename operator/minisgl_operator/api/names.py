@@ -19,6 +19,8 @@ MAX_NAME_LEN = 52
 
 # Labels. MODEL carries the model's name on every child and is the selector of its Deployment and Service.
 MODEL_LABEL = f"{GROUP}/model"
+# On the pods that look into a model before it is served: never MODEL, so they neither serve nor count.
+INSPECTS_LABEL = f"{GROUP}/inspects"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 
 # Annotations on the Deployment and its pods; what they are for stands in `build`.

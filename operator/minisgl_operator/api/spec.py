@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
+from minisgl.plan.device import GPUS
 from minisgl_operator.api.cache import Cache
 from minisgl_operator.api.model import Model
 from minisgl_operator.api.part import Name, Part, Quantity
@@ -29,6 +30,17 @@ class Device(Part):
     resource_name: Annotated[str, StringConstraints(max_length=253)] = Field(
         default="nvidia.com/gpu",
         description="Extended resource of one GPU; each pod gets runtime.tensorParallelSize of them.",
+    )
+    gpu: str | None = Field(
+        default=None,
+        description="Kind of the GPUs. It places no pod; it tells how much memory there is, so that what cannot fit is "
+        "refused before a pod is made. Unset: read from the nodeSelector nvidia.com/gpu.product, if there is one.",
+        json_schema_extra={"enum": list(GPUS)},
+    )
+    memory: Quantity | None = Field(
+        default=None,
+        description="Memory of one GPU, such as 80Gi, where its kind is not listed, as a part of a GPU is not. "
+        "It wins over gpu.",
     )
 
 

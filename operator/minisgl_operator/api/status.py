@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from minisgl import termination
 from minisgl.info import EngineFacts
 from minisgl_operator.api.part import Part
+from minisgl_operator.api.plan import Plan
 from minisgl_operator.reasons import Reason
 
 
@@ -104,6 +105,7 @@ class Status(Part):
     url: str = Field(default="", description="Base URL for OpenAI clients within the cluster.")
     backend: str = Field(default="", description="Attention kernels that the engine chose.")
     engine: EngineFacts | None = Field(default=None, description="What the engine decided at start.")
+    plan: Plan | None = Field(default=None, description="What was predicted of its memory, and what came true.")
     startup: Startup | None = Field(default=None, description="How the newest ready pod came up.")
     launched: Launched | None = Field(default=None, description="What the newest ready pod really runs.")
     progress: str = Field(default="", description="How far the slowest of the starting pods is.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from minisgl_operator import api
 from minisgl_operator.api import Key, Spec
 from minisgl_operator.build.cache import build_cache
+from minisgl_operator.build.check import build_check
 from minisgl_operator.build.container import build_container
 from minisgl_operator.build.launch import build_launch
 from minisgl_operator.build.source import build_source
@@ -38,6 +39,7 @@ def build_pod(key: Key, spec: Spec, settings: Settings, image: str) -> Object:
         "imagePullSecrets": [{"name": each.name} for each in pod.spec.image_pull_secrets],
     }
     args = launch.args
+    server = build_container(spec, settings, image, launch.argv, args, [*cache.env, *source.env], mounts)
     return {
         "metadata": {
             "labels": pod.metadata.labels | api.labels(key.name),
@@ -55,9 +57,8 @@ def build_pod(key: Key, spec: Spec, settings: Settings, image: str) -> Object:
                 "seccompProfile": {"type": "RuntimeDefault"},
                 **(WRITABLE if cache.has_claim else {}),
             },
-            "containers": [
-                build_container(spec, settings, image, launch.argv, args, [*cache.env, *source.env], mounts)
-            ],
+            **build_check(spec, server),
+            "containers": [server],
             "volumes": volumes,
             **{name: value for name, value in placement.items() if value},
         },

@@ -9,16 +9,19 @@ from minisgl.attention.base import AttentionBackend
 from minisgl.attention.native import NativeAttention
 from minisgl.attention.pair import PairAttention
 from minisgl.attention.torch import TorchAttention
+from minisgl.device import has_avx512
 from minisgl.kernels import native
 from minisgl.kvcache.pool import KVPool
+from minisgl.plan.config import AVX512, COMPILER
 
 MODULES = {"flash-attn": "flash_attn", "flashinfer-python": "flashinfer"}  # distribution -> what is imported
 
 
 def installed() -> list[str]:
-    """What of the backends' needs this machine has, for `EngineConfig.resolve`."""
+    """What this machine has of all that `EngineConfig.resolve` asks for."""
     found = [package for package, module in MODULES.items() if find_spec(module)]
-    return [*found, "cc"] if native.is_usable() else found
+    found += [COMPILER] if native.is_usable() else []
+    return [*found, AVX512] if has_avx512() else found
 
 
 def build(names: str, pool: KVPool, num_heads: int) -> AttentionBackend:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from minisgl.attention import geometry
 from minisgl.attention.base import AttentionBackend
 from minisgl.attention.frozen import FrozenAttention, Layout, Room, is_hopper
-from minisgl.attention.geometry import split_bytes
 from minisgl.attention.narrow import NarrowDecode
 from minisgl.errors import StartError
 from minisgl.kvcache.pool import KVPool
+from minisgl.plan.shapes import split_bytes
 from minisgl.termination import Reason
 
 WORKSPACE_BYTES = 256 * 2**20  # FlashInfer's for partial results of split requests

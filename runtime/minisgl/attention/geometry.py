@@ -12,8 +12,6 @@ Pure numpy over the arrays of `engine.batch`; shared by the backends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,15 +42,6 @@ def page_list(lengths: Int32, pages: Int32, page_size: int) -> tuple[Int32, Int3
     """The pages in use, request by request, and their bounds; `lengths` in tokens."""
     used = -(-lengths // page_size)
     return pages[np.arange(pages.shape[1]) < used[:, None]], bounds(used)
-
-
-def split_bytes(shapes: Sequence[tuple[int, int]], heads: int, kv_heads: int, dim: int) -> int:
-    """Most bytes that FlashInfer's kernel for older GPUs and for fp8 asks for in captured steps of (tokens, requests).
-
-    It keeps room for a float32 result of every tile of 128 queries, and for each query's log-sum.
-    """
-    tiles = max((-(-tokens * heads // kv_heads // 128) + requests for tokens, requests in shapes), default=0)
-    return tiles * 128 * heads * (dim + 1) * 4 + 2**20
 
 
 def last_page_len(lengths: Int32, page_size: int) -> Int32:

@@ -13,7 +13,7 @@ from minisgl.bench.workload import Workload, comparison
 from minisgl.device import prepare_cpu, resolve_device
 from minisgl.errors import UsageError
 from minisgl.llm import LLM, SamplingParams
-from minisgl.models.config import ModelConfig
+from minisgl.plan.model import ModelConfig
 from minisgl.source import SETTINGS, find_model
 
 WARM_UP_PROMPTS, WARM_UP_TOKENS = 8, 8

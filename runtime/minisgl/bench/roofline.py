@@ -16,7 +16,7 @@ import numpy as np
 from minisgl.bench.workload import Workload
 
 if TYPE_CHECKING:
-    from minisgl.models.config import ModelConfig
+    from minisgl.plan.model import ModelConfig
 
 TRIES = 5  # the best one counts; others met a busy machine
 

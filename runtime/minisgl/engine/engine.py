@@ -15,28 +15,27 @@ import torch
 from numpy.typing import NDArray
 
 from minisgl.attention import backends
-from minisgl.device import available_memory
 from minisgl.distributed.group import Group
 from minisgl.engine.batch import NOT_KNOWN, NOTHING, Batch, Sampled, Sampling, Scores
-from minisgl.engine.config import EngineConfig
 from minisgl.engine.graph import StepGraphs
 from minisgl.engine.memory import (
     NO_ROOM_FOR_CACHE,
     NO_ROOM_FOR_STEP,
     NO_ROOM_FOR_WEIGHTS,
-    CacheSize,
     is_out_of_memory,
-    size_cache,
     which_memory,
 )
 from minisgl.engine.sampler import Drawn, draw_again, draw_plainly, sample
 from minisgl.engine.scoring import score
-from minisgl.engine.shapes import Cost
 from minisgl.engine.trial import largest_step, mixed_step, most_memory
 from minisgl.errors import StartError
-from minisgl.info import CacheFacts, EngineFacts
+from minisgl.info import CacheFacts, EngineFacts, Figure, MemoryFacts
 from minisgl.kvcache.pool import KVPool
 from minisgl.models import registry, weights
+from minisgl.plan.config import EngineConfig
+from minisgl.plan.device import available_memory
+from minisgl.plan.memory import CacheSize, divide, need, size_cache
+from minisgl.plan.shapes import Cost
 from minisgl.source import revision_of
 from minisgl.source.fingerprint import fingerprint
 from minisgl.termination import Memory, Reason
@@ -59,7 +58,10 @@ class Engine:
         self.group = group = group or Group()
         dtype = getattr(torch, config.dtype)
         # All ranks look before any loads; ranks on CPUs share the machine's memory.
-        free = group.minimum(_free_memory(config) // (group.size if config.device == "cpu" else 1), config.device)
+        share = _free_memory(config) // (group.size if config.device == "cpu" else 1)
+        self.free_bytes = free = group.minimum(share, config.device)
+        # What cannot fit is refused before gigabytes are read.
+        size_cache(config, free, need(config))
 
         with torch.inference_mode():
             phase("weights", 0, None)
@@ -75,14 +77,18 @@ class Engine:
                 self.weight_bytes += self.model.loaded()
             phase("kv-cache", None, None)
             self.graphs: StepGraphs | None = None
-            tried = self._try_largest_step() if config.device != "cpu" else 0
-            size = size_cache(config, free, self.weight_bytes, max(tried, config.working_bytes))
+            self.tried_bytes = self._try_largest_step() if config.device != "cpu" else None
+            taken = need(config, self.weight_bytes, max(self.tried_bytes or 0, config.working_bytes))
+            size = size_cache(config, free, taken)
             self.cache_size = CacheSize(group.minimum(size.pages, config.device), size.limited_by)
             self.context_length = min(config.context_length, self.cache_size.pages * config.page_size)
             with _out_of_memory_means(NO_ROOM_FOR_CACHE, config.device, Memory.CACHE):
                 self._make_cache(self.cache_size.pages)
+            self.graph_bytes: int | None = None
             if config.graph_max_batch:
+                before = _free_memory(config)
                 self.graphs = self._capture(phase)
+                self.graph_bytes = max(0, before - _free_memory(config))
         # A GPU computes while its launch has returned; on a CPU a thread of its own does the same.
         overlaps = config.overlap and config.device == "cpu"
         self._worker = ThreadPoolExecutor(1, "engine") if overlaps else None
@@ -179,6 +185,21 @@ class Engine:
                 dtype=config.cache_dtype,
                 limited_by=self.cache_size.limited_by,
             ),
+            memory=self._memory(),
+        )
+
+    def _memory(self) -> MemoryFacts:
+        config, planned = self.config, need(self.config)
+        return MemoryFacts(
+            weight_bytes=Figure(planned=planned.weights, real=self.weight_bytes),
+            kv_bytes_per_token=Figure(planned=config.token_bytes, real=self.pool.token_bytes),
+            activation_bytes=Figure(planned=planned.activations, real=self.tried_bytes),
+            graph_bytes=Figure(planned=planned.graphs, real=self.graph_bytes),
+            cache_tokens=Figure(
+                planned=divide(config, self.free_bytes, planned).pages * config.page_size,
+                real=self.cache_size.pages * config.page_size,
+            ),
+            free_bytes=self.free_bytes,
         )
 
     def _compute(self, batch: Batch) -> Result:

@@ -1,6 +1,6 @@
 """Steps as CUDA graphs: gathering tokens, the model's forward pass and the draw are one launch, for some shapes.
 
-A batch takes the cheapest shape that holds it (`engine.shapes`); what is missing is padding, whose row is one that no
+A batch takes the cheapest shape that holds it (`plan.shapes`); what is missing is padding, whose row is one that no
 request owns and whose page is the pool's empty one. Knows no requests.
 """
 
@@ -14,8 +14,8 @@ import torch
 
 from minisgl.attention.base import AttentionBackend
 from minisgl.engine.batch import NOT_KNOWN, Batch
-from minisgl.engine.shapes import Cost, Shape, smallest
 from minisgl.models.decoder import Decoder
+from minisgl.plan.shapes import Cost, Shape, smallest
 
 
 class StepGraphs:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from minisgl.engine.batch import Batch, Sampling
-from minisgl.engine.config import EngineConfig
+from minisgl.plan.config import EngineConfig
 
 
 def largest_step(config: EngineConfig) -> Batch:

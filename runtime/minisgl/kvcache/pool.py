@@ -56,6 +56,11 @@ class KVPool:
     def num_bytes(self) -> int:
         return 2 * self.k.numel() * self.k.element_size()
 
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's keys and values."""
+        return self.num_bytes // (self.k.shape[1] * self.page_size)
+
     def place(self, values: NDArray[np.generic]) -> torch.Tensor:
         """A step's numbers beside the cache. On a GPU from pinned memory: the copy waits for no step in flight."""
         host = torch.from_numpy(values)

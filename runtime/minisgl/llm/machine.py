@@ -142,8 +142,8 @@ class Machine:
         prepare_cpu(size)
 
         from minisgl.distributed.group import Group
-        from minisgl.engine.config import EngineConfig
-        from minisgl.models.config import ModelConfig
+        from minisgl.plan.config import EngineConfig
+        from minisgl.plan.model import ModelConfig
         from minisgl.scheduler.driver import Driver, build_engine
         from minisgl.scheduler.link import ToRanks
 

@@ -20,9 +20,9 @@ from minisgl.layers.mlp import MLP
 from minisgl.layers.norm import Norm
 from minisgl.layers.rotary import Rotary
 from minisgl.layers.weight import Place, Slot, Weighted
-from minisgl.models.config import ModelConfig, Settings
 from minisgl.models.frequencies import frequencies
 from minisgl.models.native import NativeLayers
+from minisgl.plan.model import ModelConfig
 
 if TYPE_CHECKING:
     from minisgl.models.fused import FusedLayers
@@ -132,11 +132,6 @@ class Decoder:
             self.fused = FusedLayers(self.layers, self.norm, self.rotary)
         elif device == "cpu" and native.is_usable():
             self.fused = NativeLayers(self.layers, self.norm, self.rotary, dtype)
-
-    @classmethod
-    def adapt(cls, config: ModelConfig, settings: Settings) -> ModelConfig:
-        """The family's own reading of config.json, on top of what all families share."""
-        return config
 
     def feed_forward(self, layer: int) -> FeedForward:
         """The second half of a layer, where a family differs."""

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from minisgl.models.rope import Llama3Rope, RopeConfig, YarnRope
+from minisgl.plan.rope import Llama3Rope, RopeConfig, YarnRope
 
 
 def frequencies(rope: RopeConfig, head_dim: int) -> torch.Tensor:

@@ -1,20 +1,17 @@
 """Which class computes which architecture.
 
 To add a model:
-1. Write `models/<family>.py` with a class named as in config.json's `architectures`, a `Decoder` with what differs:
-   `adapt` reads the family's own settings, `feed_forward` builds another second half of a layer. `qwen2.py` is the
-   smallest, `qwen3_moe.py` the largest example.
-2. Add its line below.
-3. Add its line to `tests/support/checkpoints.py`: every test of numbers then runs on it too.
+1. In `plan/families.py`, add its line, with a function that reads its own settings if it has some.
+2. Write `models/<family>.py` with a class named as in config.json's `architectures`, a `Decoder` with what differs:
+   `feed_forward` builds another second half of a layer. `llama.py` is the smallest, `qwen3_moe.py` the largest example.
+3. Add its line below.
+4. Add its line to `tests/support/checkpoints.py`: every test of numbers then runs on it too.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
-
-from minisgl.errors import StartError
-from minisgl.termination import Reason
 
 if TYPE_CHECKING:
     from minisgl.models.decoder import Decoder
@@ -29,12 +26,6 @@ MODELS = {
 
 
 def find(architecture: str) -> type[Decoder]:
-    """The class of an architecture, imported now; StartError names those that there are."""
-    if architecture not in MODELS:
-        raise StartError(
-            Reason.UNSUPPORTED_MODEL,
-            f"the model has architecture {architecture}, which cannot be served; this version serves "
-            f"{', '.join(MODELS)}",
-        )
+    """The class of an architecture that `plan.families` knows, imported now."""
     model: type[Decoder] = getattr(import_module(MODELS[architecture]), architecture)
     return model

@@ -15,13 +15,13 @@ from minisgl.attention import backends
 from minisgl.device import resolve_device
 from minisgl.distributed.group import Group
 from minisgl.engine.batch import Batch, Sampled
-from minisgl.engine.config import EngineConfig
 from minisgl.engine.engine import Engine, Phase
 from minisgl.kvcache.base import PrefixCache
 from minisgl.kvcache.naive import NaivePrefixCache
 from minisgl.kvcache.radix import RadixPrefixCache
 from minisgl.messages import DecodeParams, Finish, Generate, SamplingParams, Step
-from minisgl.models.config import ModelConfig
+from minisgl.plan.config import EngineConfig
+from minisgl.plan.model import ModelConfig
 from minisgl.scheduler.config import SchedulerConfig
 from minisgl.scheduler.grammar import Guidance
 from minisgl.scheduler.scheduler import Scheduler

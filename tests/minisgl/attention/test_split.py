@@ -2,7 +2,7 @@
 
 import pytest
 
-from minisgl.attention.geometry import split_bytes
+from minisgl.plan.shapes import split_bytes
 
 pytestmark = pytest.mark.cpu
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from minisgl.args import LaunchArgs
-from minisgl.engine.config import EngineConfig
 from minisgl.engine.trial import largest_step, mixed_step
+from minisgl.plan.config import EngineConfig
 from support.shapes import SMALL
 
 MODEL = replace(SMALL, context_length=256)

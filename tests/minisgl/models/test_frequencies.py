@@ -8,7 +8,7 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from minisgl.models.frequencies import frequencies
-from minisgl.models.rope import read_rope
+from minisgl.plan.rope import read_rope
 
 pytestmark = pytest.mark.cpu
 

@@ -9,7 +9,7 @@ import torch
 
 from minisgl.distributed.group import Group
 from minisgl.models import registry
-from minisgl.models.config import ModelConfig, check_tensor_parallel
+from minisgl.plan.model import ModelConfig, check_tensor_parallel
 
 pytestmark = pytest.mark.cpu
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import minisgl.models
-from minisgl.errors import StartError
 from minisgl.models.decoder import Decoder
 from minisgl.models.registry import MODELS, find
+from minisgl.plan.families import FAMILIES
 
 pytestmark = pytest.mark.cpu
 
@@ -23,6 +23,5 @@ def test_an_architecture_is_a_decoder_in_a_file_of_at_most_100_lines(architectur
     assert ast.get_docstring(ast.parse(file.read_text()))
 
 
-def test_an_unknown_architecture_is_refused_with_those_there_are() -> None:
-    with pytest.raises(StartError, match=r"architecture GPT2LMHeadModel.*serves LlamaForCausalLM, .*Qwen3Moe"):
-        find("GPT2LMHeadModel")
+def test_a_family_whose_config_is_read_has_a_class_and_no_other_has() -> None:
+    assert list(MODELS) == list(FAMILIES)

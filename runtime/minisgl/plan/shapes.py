@@ -70,3 +70,12 @@ def smallest(shapes: Sequence[Shape], tokens: int, requests: int) -> int | None:
         if shape.is_decode == (tokens == requests) and shape.tokens >= tokens and shape.requests >= requests
     )
     return min(fitting, key=lambda at: shapes[at], default=None)
+
+
+def split_bytes(shapes: Sequence[tuple[int, int]], heads: int, kv_heads: int, dim: int) -> int:
+    """Most bytes that FlashInfer's kernel for older GPUs and for fp8 asks for in captured steps of (tokens, requests).
+
+    It keeps room for a float32 result of every tile of 128 queries, and for each query's log-sum.
+    """
+    tiles = max((-(-tokens * heads // kv_heads // 128) + requests for tokens, requests in shapes), default=0)
+    return tiles * 128 * heads * (dim + 1) * 4 + 2**20

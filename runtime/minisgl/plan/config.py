@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from minisgl.args import LaunchArgs
-from minisgl.attention.geometry import split_bytes
-from minisgl.engine.shapes import FEW_REQUESTS, Shape, decode_shapes, mixed_shapes
 from minisgl.errors import UsageError
-from minisgl.models.config import ModelConfig, check_tensor_parallel
+from minisgl.plan.model import ModelConfig, check_tensor_parallel
+from minisgl.plan.shapes import FEW_REQUESTS, Shape, decode_shapes, mixed_shapes, split_bytes
 
 # On a CPU a step of this many tokens already runs at full speed; a longer one only makes running streams wait (16 s
 # for 8192 tokens of a 135M model on one core).
@@ -21,7 +20,10 @@ CPU_STEP_TOKENS = 512
 
 FLASH = {"fa3": "fa"}  # the older spelling
 PACKAGES = {"fa": "flash-attn", "fi": "flashinfer-python"}
-COMPILER = "cc"  # among what is installed: a C compiler, which the native backend needs
+# Also among what is installed: a C compiler, which the native backend needs, and the instructions without which a CPU
+# has no layout of its own for weights of 16 bits.
+COMPILER, AVX512 = "cc", "avx512"
+EVERYTHING = (*PACKAGES.values(), COMPILER, AVX512)  # what a plan for another machine supposes
 
 # Unless told otherwise, the largest decode batch that is captured in a CUDA graph.
 GRAPH_BATCH = 256
@@ -54,6 +56,7 @@ class EngineConfig:
     overlap: bool
     graph_max_batch: int  # 0: no CUDA graphs
     graph_max_tokens: int  # of other captured steps; 0: none
+    keeps_copy: bool  # of a tied embedding: one to look up in, one laid out for products
 
     @classmethod
     def resolve(
@@ -61,7 +64,7 @@ class EngineConfig:
     ) -> Self:
         """Decide for `device` ("cpu" or "cuda"); UsageError or StartError says which flag cannot work.
 
-        `installed`: names of the packages in PACKAGES that can be imported, and COMPILER.
+        `installed`: names of the packages in PACKAGES that can be imported, COMPILER and AVX512.
         """
         check_tensor_parallel(model, args.tensor_parallel_size)
         dtype = _dtype(args.dtype, model, device)
@@ -90,6 +93,7 @@ class EngineConfig:
             overlap=args.overlap == "on" or (args.overlap == "auto" and device == "cuda"),
             graph_max_batch=graph_batch,
             graph_max_tokens=min(GRAPH_TOKENS, args.max_prefill_length) if graph_batch and attention == "fi" else 0,
+            keeps_copy=model.tied_embeddings and device == "cpu" and (dtype == "float32" or AVX512 in installed),
         )
 
     @property
@@ -98,11 +102,18 @@ class EngineConfig:
         return min(self.max_running_requests, self.max_step_tokens)
 
     @property
+    def num_kv_heads(self) -> int:
+        """On one rank: with more ranks than KV heads, each is kept on several."""
+        return max(1, self.model.num_kv_heads // self.tensor_parallel_size)
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token in the KV cache of one rank: keys and values of all layers."""
+        return 2 * self.model.num_layers * self.num_kv_heads * self.model.head_dim * BYTES[self.cache_dtype]
+
+    @property
     def page_bytes(self) -> int:
-        """Bytes of one page on one rank: keys and values of all layers."""
-        kv_heads = max(1, self.model.num_kv_heads // self.tensor_parallel_size)
-        per_token = 2 * self.model.num_layers * kv_heads * self.model.head_dim * BYTES[self.cache_dtype]
-        return per_token * self.page_size
+        return self.token_bytes * self.page_size
 
     @property
     def graph_shapes(self) -> list[Shape]:
@@ -116,8 +127,9 @@ class EngineConfig:
         """What captured steps keep on one rank: each its logits and itself, all together one step's activations."""
         logits = sum(shape.requests for shape in self.graph_shapes) * self.model.vocab_size * BYTES[self.dtype]
         model, ranks = self.model, self.tensor_parallel_size
-        heads, kv_heads = model.num_heads // ranks, max(1, model.num_kv_heads // ranks)
-        split = split_bytes(self.graph_shapes, heads, kv_heads, model.head_dim) if self.graph_shapes else 0
+        split = 0
+        if self.graph_shapes:
+            split = split_bytes(self.graph_shapes, model.num_heads // ranks, self.num_kv_heads, model.head_dim)
         return logits + split + self.graph_max_tokens * self._step_width + len(self.graph_shapes) * GRAPH_BYTES
 
     @property

@@ -1,22 +1,20 @@
 """What a checkpoint's config.json says of its model, as one frozen value. No weights.
 
-Reads what all families share; what a family reads otherwise is said by its class (`models.registry`).
+Reads what all families share; what a family reads otherwise stands in `families`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from minisgl.errors import StartError
-from minisgl.models import registry
-from minisgl.models.rope import RopeConfig, YarnRope, read_rope
+from minisgl.plan import families
+from minisgl.plan.families import Settings, unsupported
+from minisgl.plan.rope import RopeConfig, YarnRope, read_rope
 from minisgl.termination import Reason
-
-Settings = Mapping[str, Any]  # config.json
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,9 @@ class ModelConfig:
         path = folder / "config.json"
         settings, generation = _read_json(path), _read_json(folder / "generation_config.json", optional=True)
         try:
-            family = registry.find((settings.get("architectures") or ["none named"])[0])
+            adapt = families.find((settings.get("architectures") or ["none named"])[0])
             _refuse_what_no_family_serves(settings)
-            return family.adapt(_parse(settings, generation), settings)
+            return adapt(_parse(settings, generation), settings)
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             what = f"has no {error}" if isinstance(error, KeyError) else f"has a value that cannot be used: {error}"
             raise StartError(
@@ -94,11 +92,6 @@ def check_tensor_parallel(config: ModelConfig, size: int) -> None:
         f"--tensor-parallel-size {size} does not divide the model's {heads} ({kind} width {widths}); "
         f"sizes that work: {', '.join(map(str, works))}",
     )
-
-
-def unsupported(what: str, instead: str) -> StartError:
-    """The refusal of a model that the engine would compute wrongly."""
-    return StartError(Reason.UNSUPPORTED_MODEL, f"the model has {what}, which cannot be served; {instead}")
 
 
 def _divides(config: ModelConfig, n: int) -> bool:

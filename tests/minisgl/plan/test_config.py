@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from minisgl.args import LaunchArgs
-from minisgl.engine.config import EngineConfig
-from minisgl.engine.memory import SLACK_BYTES, size_cache
 from minisgl.errors import StartError, UsageError
+from minisgl.plan.config import EngineConfig
+from minisgl.plan.memory import Need, need, size_cache
 from minisgl.termination import Reason
 from support.shapes import SMALL
 
@@ -86,10 +86,13 @@ def test_a_page_costs_keys_and_values_of_all_layers() -> None:
 WEIGHTS = 10 * 2**20
 
 
+def taken(config: EngineConfig) -> Need:
+    return need(config, weights=WEIGHTS)
+
+
 def free_for(pages: int, config: EngineConfig) -> int:
     """Free memory of which exactly `pages` are left for the cache."""
-    taken = WEIGHTS + config.working_bytes + config.graph_bytes + SLACK_BYTES
-    return int((taken + pages * config.page_bytes + config.page_bytes // 2) / config.memory_ratio)
+    return int((taken(config).total + pages * config.page_bytes + config.page_bytes // 2) / config.memory_ratio)
 
 
 @pytest.mark.parametrize(
@@ -106,13 +109,13 @@ def test_the_cache_is_as_large_as_its_tightest_limit(
     args: dict[str, Any], affordable: int, pages: int, limited_by: str
 ) -> None:
     config = resolve(**args)
-    assert size_cache(config, free_for(affordable, config), WEIGHTS, config.working_bytes) == (pages, limited_by)
+    assert size_cache(config, free_for(affordable, config), taken(config)) == (pages, limited_by)
 
 
 def test_what_a_trial_found_comes_off_the_cache() -> None:
     config = resolve()
     more = config.working_bytes + 7 * config.page_bytes
-    assert size_cache(config, free_for(100, config), WEIGHTS, more).pages == 93
+    assert size_cache(config, free_for(100, config), need(config, WEIGHTS, more)).pages == 93
 
 
 def test_graphs_take_memory_only_where_they_are() -> None:
@@ -125,13 +128,13 @@ def test_graphs_take_memory_only_where_they_are() -> None:
 def test_a_cache_too_small_to_be_useful_is_refused_with_numbers() -> None:
     config = resolve()
     with pytest.raises(StartError, match=r"--memory-ratio 0.9 of \d+ MiB.*weights take 10 MiB.*--num-pages") as caught:
-        size_cache(config, free_for(10, config), WEIGHTS, config.working_bytes)
+        size_cache(config, free_for(10, config), taken(config))
     assert caught.value.reason is Reason.OUT_OF_MEMORY
 
 
 def test_fewer_tokens_than_a_page_are_refused() -> None:
     with pytest.raises(StartError, match="--num-tokens 4 is less than one page of 16 tokens"):
-        size_cache(resolve(num_tokens=4), 2**33, WEIGHTS, 0)
+        size_cache(resolve(num_tokens=4), 2**33, taken(resolve()))
 
 
 @pytest.mark.parametrize(("wanted", "device", "overlaps"), [("auto", "cpu", False), ("on", "cpu", True)])

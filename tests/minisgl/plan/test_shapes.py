@@ -2,7 +2,7 @@
 
 import pytest
 
-from minisgl.engine.shapes import Cost, Shape, decode_shapes, mixed_shapes, smallest
+from minisgl.plan.shapes import Cost, Shape, decode_shapes, mixed_shapes, smallest
 
 SHAPES = decode_shapes(256) + mixed_shapes(4096, 256)
 

@@ -1,5 +1,5 @@
 """Rotary positions as config.json describes them, in its two spellings: flat `rope_theta`/`rope_scaling`, and
-`rope_parameters`. No torch; `models.frequencies` turns these settings into numbers.
+`rope_parameters`. `models.frequencies` turns these settings into numbers.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from minisgl.errors import StartError
-from minisgl.models.config import ExpertsConfig, ModelConfig, check_tensor_parallel
-from minisgl.models.rope import Llama3Rope, RopeConfig, YarnRope
+from minisgl.plan.model import ExpertsConfig, ModelConfig, check_tensor_parallel
+from minisgl.plan.rope import Llama3Rope, RopeConfig, YarnRope
 from minisgl.termination import Reason
 
 PLAIN: dict[str, Any] = {

@@ -1,0 +1,54 @@
+"""The Job that looks into a model, because the operator cannot: the model's own pod, but for what it runs.
+
+It reads config.json with the runtime's image, volumes, placement and secrets, asks for no GPU, and leaves the answer in
+its termination message. Its pod does not carry the model's label: it neither serves nor counts.
+"""
+
+from __future__ import annotations
+
+from minisgl_operator import api
+from minisgl_operator.api import Key
+from minisgl_operator.build.container import CONTAINER
+from minisgl_operator.build.hashing import digest, seal
+from minisgl_operator.build.meta import build_metadata
+from minisgl_operator.objects import Object, read_annotations
+
+# Of the model's container; probes, ports, GPUs and life cycle are a server's.
+KEPT = ("image", "imagePullPolicy", "env", "securityContext", "terminationMessagePolicy", "volumeMounts")
+SERVES = ("containers", "initContainers", "terminationGracePeriodSeconds", "topologySpreadConstraints")
+MODEL_PATH = "--model-path="
+# A slow image pull is waited for. A finished Job stays long enough to be read, and a failed one until the next try.
+DEADLINE_SECONDS, KEEP_SECONDS = 1800, 120
+NAME_LEN = 40  # with the rest at most 63 characters, as a label of its pod may have
+
+
+def revision_of(source: str, deployment: Object) -> str:
+    """What an answer is remembered under: another source or image asks again."""
+    return digest([source, read_annotations(deployment)[api.IMAGE]])
+
+
+def build_inspection(key: Key, uid: str, deployment: Object) -> Object:
+    """The Job for a wanted Deployment. Its name is its content's: a Job cannot be changed."""
+    template = deployment["spec"]["template"]["spec"]
+    server = next(each for each in template["containers"] if each["name"] == CONTAINER)
+    path = next(word for word in server["args"] if word.startswith(MODEL_PATH))
+    amounts = {"cpu": "1", "memory": "512Mi"}
+    container = {name: server[name] for name in KEPT if name in server} | {
+        "name": CONTAINER,
+        "args": ["inspect", path],
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": amounts},
+    }
+    metadata = build_metadata(key, uid)
+    labels = {name: value for name, value in metadata["labels"].items() if name != api.MODEL_LABEL}
+    spec: Object = {
+        "backoffLimit": 0,
+        "activeDeadlineSeconds": DEADLINE_SECONDS,
+        "ttlSecondsAfterFinished": KEEP_SECONDS,
+        "template": {
+            "metadata": {"labels": labels | {"app.kubernetes.io/component": "inspect", api.INSPECTS_LABEL: key.name}},
+            "spec": {name: value for name, value in template.items() if name not in SERVES}
+            | {"restartPolicy": "Never", "containers": [container]},
+        },
+    }
+    metadata["name"] = f"{key.name[:NAME_LEN].rstrip('-')}-inspect-{digest([key.name, spec])[:12]}"
+    return seal({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})

@@ -1,0 +1,162 @@
+"""Asks a model for its shape by a Job, once per revision, and holds its Deployment back until the answer allows it.
+
+What is known stands in `status.plan`: an idle operator writes nothing, and a restart asks nothing. Where no answer can
+come (an image without `inspect`, a Job without a pod) the Deployment is made, and its own pods tell why.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from minisgl import termination
+from minisgl.plan.inspection import Inspection, Report
+from minisgl_operator import api
+from minisgl_operator.api import Key, Spec
+from minisgl_operator.build.container import CONTAINER
+from minisgl_operator.build.inspect import build_inspection, revision_of
+from minisgl_operator.cluster import Cluster
+from minisgl_operator.diagnosis import diagnose
+from minisgl_operator.errors import OperatorError
+from minisgl_operator.fit import foresee
+from minisgl_operator.objects import Object, condition, is_leaving, read_annotations
+from minisgl_operator.reasons import Finding, Reason
+
+logger = logging.getLogger(__name__)
+
+# The Job controller makes a pod at once; where it may not (quota, admission), the Deployment's pods will say so.
+WITHOUT_POD_SECONDS = 10
+REMEMBERED = {"revision", "modelRevision", "model"}  # the rest of `status.plan` follows from the spec
+LOOK_AGAIN_SECONDS = 2.0
+
+
+class Held(OperatorError):
+    """The Deployment is not made or changed now. `plan` is what is known so far. No event tells how a pod of a Job
+    fares, so it is looked at again.
+    """
+
+    def __init__(self, finding: Finding, plan: Object, look_again_seconds: float | None = None) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
+        self.plan = plan
+        self.look_again_seconds = look_again_seconds
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a Job: a report, a finding that holds the model back, or neither, when no answer can come."""
+
+    report: Report | None = None
+    finding: Finding | None = None
+    is_final: bool = True
+
+
+class Foresight:
+    """The plan of one model in one reconcile. `known` is its `status.plan`, `wanted` the Deployment to be."""
+
+    def __init__(self, cluster: Cluster, model: Object, spec: Spec, wanted: Object, now: str) -> None:
+        meta = model["metadata"]
+        self.key, self._uid = Key(meta["namespace"], meta["name"]), meta["uid"]
+        self._cluster, self._spec, self._wanted, self._now = cluster, spec, wanted, now
+        revision = revision_of(spec.model.source, wanted)
+        known: Object = model.get("status", {}).get("plan") or {}
+        self._known: Object = known if known.get("revision") == revision else {"revision": revision}
+
+    async def admit(self, live: Object | None) -> Object:
+        """The plan, if the wanted Deployment may take the place of `live`; else raises Held.
+
+        Pods that are there already are never judged: only another template is.
+        """
+        changes = live is None or _template(live) != _template(self._wanted)
+        if changes and "model" not in self._known:
+            await self._ask()
+        if "model" not in self._known:
+            return self._known
+        figures, finding = foresee(self.key, self._spec, Inspection.model_validate(self._known["model"]))
+        plan: Object = {
+            name: self._known[name] for name in ("revision", "modelRevision", "model") if name in self._known
+        }
+        plan |= figures
+        if finding is not None and changes:
+            if live is not None:
+                finding = replace(finding, seen=f"{finding.seen} (pods of the last good spec are left alone)")
+            raise Held(finding, plan)
+        return plan
+
+    async def _ask(self) -> None:
+        """Put the model's shape into what is known; raises Held while it is not, unless no answer can come."""
+        job = build_inspection(self.key, self._uid, self._wanted)
+        name = job["metadata"]["name"]
+        stored = await self._cluster.job(self.key.namespace, name)
+        if stored is None:
+            logger.info("inspect model=%s job=%s", self.key, name)
+            stored = await self._cluster.start_job(job)
+        pods = [pod for pod in await self._cluster.inspecting(self.key) if _job_of(pod) == name]
+        answer = read_answer(stored, pods, self._now)
+        if answer.report is not None:
+            report = answer.report.model_dump(by_alias=True, mode="json", exclude_defaults=True)
+            self._known = {"revision": self._known["revision"], "model": report["model"]}
+            if "revision" in report:
+                self._known["modelRevision"] = report["revision"]
+        elif answer.finding is not None:
+            self._hold(answer)
+
+    def _hold(self, answer: Answer) -> None:
+        found, known = answer.finding, self._known.get("problem")
+        assert found is not None
+        if answer.is_final:
+            problem = {"reason": str(found.reason), "message": found.seen, "action": found.action}
+            raise Held(found, {"revision": self._known["revision"], "problem": problem})
+        if known is not None and found.reason == Reason.INSPECTING:
+            # It is tried again, in case that the model was put there meanwhile: until then nothing has changed.
+            found = Finding(known["reason"], known["message"], known["action"], stalled=True)
+        raise Held(found, self._known, LOOK_AGAIN_SECONDS)
+
+
+def read_answer(job: Object, pods: list[Object], now: str) -> Answer:
+    """What a Job and its pods tell."""
+    for pod in pods:
+        ended = _ended(pod)
+        if ended is None:
+            continue
+        if ended.get("exitCode") == 0:
+            try:
+                return Answer(report=Report.model_validate_json(ended.get("message", "")))
+            except ValidationError:
+                return Answer()
+        left = termination.read(ended.get("message", ""))
+        # An image that knows no `inspect` calls it a wrong argument; what may pass is the pods' own business.
+        if left is None or not left.reason.is_permanent or left.reason is termination.Reason.INVALID_ARGUMENTS:
+            return Answer()
+        return Answer(finding=Finding(left.reason, left.message.rstrip(".;"), left.next_action, stalled=True))
+    failed, alive = condition(job, "Failed"), [pod for pod in pods if not is_leaving(pod)]
+    if failed is not None and failed["status"] == "True":
+        return Answer()
+    if not alive and _age(job, now) > WITHOUT_POD_SECONDS:
+        return Answer()
+    waiting = Finding(Reason.INSPECTING, "a short Job reads the model's config.json", "wait")
+    return Answer(finding=diagnose(alive, None) or waiting, is_final=False)
+
+
+def _ended(pod: Object) -> Object | None:
+    containers = pod.get("status", {}).get("containerStatuses", [])
+    states = [each.get("state", {}) for each in containers if each["name"] == CONTAINER]
+    found: Object | None = states[0].get("terminated") if states else None
+    return found
+
+
+def _job_of(pod: Object) -> str | None:
+    owners = pod["metadata"].get("ownerReferences", [])
+    return next((each["name"] for each in owners if each["kind"] == "Job"), None)
+
+
+def _template(deployment: Object) -> str | None:
+    return read_annotations(deployment).get(api.TEMPLATE_HASH)
+
+
+def _age(job: Object, now: str) -> float:
+    created = job["metadata"].get("creationTimestamp")
+    return (datetime.fromisoformat(now) - datetime.fromisoformat(created)).total_seconds() if created else 0.0

@@ -1,0 +1,256 @@
+"""A model is asked once per revision, by a small restricted Job; its Deployment waits for what comes of it."""
+
+import asyncio
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from minisgl.termination import Reason, Termination
+from minisgl_operator import api
+from minisgl_operator.build.inspect import build_inspection
+from minisgl_operator.inspection import read_answer
+from minisgl_operator.metrics import Metrics
+from minisgl_operator.objects import Child, Object, condition
+from minisgl_operator.reconcile import Reconciler
+from support.cluster_objects import NOW, SETTINGS, SHAPE, UID, PodBuilder, an_inspection, build_children, start_info
+from support.fake_cluster import FakeCluster
+
+LIMIT = {"limits": {"memory": "1Gi"}}
+
+
+class Stage:
+    """One model, and a clock that moves with every look."""
+
+    def __init__(self, name: str = "smollm2", **fields: Any) -> None:
+        self.cluster = FakeCluster()
+        self.key = self.cluster.create_model(name, **fields)
+        self.restart()
+
+    def restart(self) -> None:
+        ticks = itertools.count()
+
+        async def ask(pod: Object) -> Any:
+            return start_info()
+
+        now = lambda: f"2026-11-24T12:{next(ticks):02}:00Z"  # noqa: E731
+        self.reconciler = Reconciler(self.cluster, SETTINGS, Metrics(), ask, now=now)
+
+    def reconcile(self) -> float | None:
+        return asyncio.run(self.reconciler.reconcile(self.key))
+
+    @property
+    def status(self) -> Object:
+        found: Object = self.cluster.objects[api.PLURAL, *self.key]["status"]
+        return found
+
+    def reason(self, kind: str = "Ready") -> str:
+        found = condition({"status": self.status}, kind)
+        assert found is not None
+        return f"{found['status']} {found['reason']}"
+
+    def message(self) -> str:
+        found = condition({"status": self.status}, "Ready")
+        assert found is not None
+        return str(found["message"])
+
+    @property
+    def jobs(self) -> list[str]:
+        return [path[2] for path in self.cluster.objects if path[0] == "jobs"]
+
+    @property
+    def has_deployment(self) -> bool:
+        return (Child.DEPLOYMENT.plural, *self.key) in self.cluster.objects
+
+    def finished_jobs_go(self) -> None:
+        """The time to live of finished Jobs is over."""
+        for path in [path for path in self.cluster.objects if path[0] == "jobs"]:
+            del self.cluster.objects[path], self.cluster.owned[path]
+
+
+def a_running_inspection() -> PodBuilder:
+    pod = an_inspection().running()
+    pod.obj["status"]["phase"] = "Running"
+    return pod
+
+
+def left(reason: Reason, message: str) -> PodBuilder:
+    return an_inspection(1, Termination(reason=reason, message=message).model_dump_json(exclude_none=True))
+
+
+def test_a_model_is_asked_before_it_has_a_deployment() -> None:
+    stage = Stage()
+    stage.cluster.inspection = a_running_inspection()
+    assert stage.reconcile() == 2.0, "no event tells how the Job's pod fares"
+    assert stage.reason("Reconciling") == "True Inspecting"
+    assert (len(stage.jobs), stage.has_deployment) == (1, False)
+    stage.cluster.inspection = an_inspection()
+    stage.reconcile()
+    assert (len(stage.jobs), stage.has_deployment) == (1, True)
+    assert stage.status["plan"]["model"]["numLayers"] == SHAPE.num_layers
+
+
+def test_a_model_that_is_known_is_asked_no_more() -> None:
+    stage = Stage()
+    stage.reconcile()
+    stage.cluster.run_pods(stage.key)
+    stage.reconcile()
+    stage.finished_jobs_go()
+    stage.cluster.writes.clear()
+    stage.restart()
+    for _ in range(3):
+        stage.reconcile()
+    assert (stage.cluster.writes, stage.jobs) == ([], [])
+    stage.cluster.edit_model(stage.key, runtime={"numTokens": 512})
+    stage.reconcile()
+    assert stage.jobs == [], "other arguments, same model"
+    stage.cluster.edit_model(stage.key, model={"source": "pvc://models/other"})
+    stage.reconcile()
+    assert len(stage.jobs) == 1
+
+
+def test_what_does_not_fit_gets_no_deployment_until_it_does() -> None:
+    stage = Stage(resources=LIMIT)
+    stage.reconcile()
+    assert stage.reason("Stalled") == "True DoesNotFit"
+    assert "limits.memory to 1" in stage.message()
+    assert (stage.has_deployment, stage.status["plan"]["fits"]) == (False, False)
+    stage.cluster.writes.clear()
+    stage.reconcile()
+    assert stage.cluster.writes == []
+    stage.cluster.edit_model(stage.key, resources={"limits": {"memory": "3Gi"}})
+    stage.reconcile()
+    assert (stage.has_deployment, stage.status["plan"]["fits"], len(stage.jobs)) == (True, True, 1)
+
+
+def test_pods_of_the_last_good_spec_serve_on_when_the_new_one_does_not_fit() -> None:
+    stage = Stage(resources={"limits": {"memory": "3Gi"}})
+    stage.reconcile()
+    stage.cluster.run_pods(stage.key)
+    stage.reconcile()
+    before = json.dumps(stage.cluster.objects[Child.DEPLOYMENT.plural, *stage.key], sort_keys=True)
+    stage.cluster.edit_model(stage.key, resources=LIMIT)
+    stage.reconcile()
+    assert stage.reason("Stalled") == "True DoesNotFit"
+    assert "pods of the last good spec are left alone" in stage.message()
+    assert json.dumps(stage.cluster.objects[Child.DEPLOYMENT.plural, *stage.key], sort_keys=True) == before
+
+
+def test_a_pod_that_is_there_is_never_judged_again() -> None:
+    stage = Stage()
+    stage.reconcile()
+    stage.cluster.run_pods(stage.key)
+    stage.reconcile()
+    del stage.status["plan"]  # as after an operator that made none
+    stage.finished_jobs_go()
+    stage.cluster.edit_model(stage.key, replicas=2)
+    stage.reconcile()
+    assert stage.jobs == []
+    assert stage.cluster.objects[Child.DEPLOYMENT.plural, *stage.key]["spec"]["replicas"] == 2
+
+
+def test_a_model_that_is_not_there_is_told_without_a_pod_of_it_and_found_later() -> None:
+    stage = Stage()
+    stage.cluster.inspection = left(Reason.MODEL_NOT_FOUND, "/models/smollm2 holds no config.json")
+    stage.reconcile()
+    assert stage.reason("Stalled") == "True ModelNotFound"
+    assert "holds no config.json" in stage.message()
+    assert not stage.has_deployment
+    stage.finished_jobs_go()
+    stage.cluster.inspection = a_running_inspection()
+    stage.cluster.writes.clear()
+    stage.reconcile()
+    assert stage.cluster.writes == [("patch", "jobs")], "it is asked again, and status stays as it is meanwhile"
+    stage.cluster.inspection = an_inspection()
+    stage.reconcile()
+    assert (stage.has_deployment, "problem" in stage.status["plan"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason"),
+    [
+        (an_inspection().unschedulable('persistentvolumeclaim "models" not found.'), "False ReferenceNotFound"),
+        (an_inspection().waiting("ErrImageNeverPull", "not there"), "False ImagePullFailed"),
+    ],
+)
+def test_a_job_whose_pod_cannot_run_is_diagnosed_as_any_pod(pod: PodBuilder, reason: str) -> None:
+    pod.obj["status"]["phase"] = "Pending"
+    if reason.endswith("ReferenceNotFound"):
+        del pod.obj["status"]["containerStatuses"]
+    stage = Stage()
+    stage.cluster.inspection = pod
+    assert stage.reconcile() == 2.0
+    assert (stage.reason(), stage.has_deployment) == (reason, False)
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        an_inspection(2, Termination(reason=Reason.INVALID_ARGUMENTS, message="unknown").model_dump_json()),
+        left(Reason.START_FAILED, "the hub did not answer"),
+        an_inspection(137, ""),
+        an_inspection(0, "not JSON"),
+        an_inspection(0, "{}"),
+        None,
+    ],
+    ids=["an image without inspect", "no hub", "killed", "no JSON", "another JSON", "no pod"],
+)
+def test_where_no_answer_can_come_the_pods_themselves_tell(pod: PodBuilder | None) -> None:
+    stage = Stage()
+    stage.cluster.inspection = pod
+    stage.reconcile()
+    stage.reconcile()  # minutes later, by this clock
+    assert stage.has_deployment
+    assert "model" not in stage.status["plan"]
+
+
+def test_a_job_that_ran_out_of_time_gives_way() -> None:
+    job = {
+        "metadata": {},
+        "status": {"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]},
+    }
+    answer = read_answer(job, [], NOW)
+    assert (answer.report, answer.finding) == (None, None)
+    assert read_answer({"metadata": {"creationTimestamp": NOW}}, [], NOW).finding is not None
+
+
+def build(name: str = "smollm2", **fields: Any) -> Object:
+    deployment = build_children(name, **fields)[Child.DEPLOYMENT]
+    return build_inspection(api.Key("ns", name), UID, deployment)
+
+
+def test_the_job_is_the_models_pod_without_what_serves() -> None:
+    fields: dict[str, Any] = {"device": {"type": "cuda", "resourceName": "nvidia.com/gpu"}}
+    pod_spec = {"nodeSelector": {"gpu": "h200"}, "tolerations": [{"operator": "Exists"}], "runtimeClassName": "nvidia"}
+    fields["podTemplate"] = {"spec": pod_spec, "metadata": {"labels": {"team": "x"}}}
+    model = build_children(**fields)[Child.DEPLOYMENT]["spec"]["template"]["spec"]
+    job = build(**fields)
+    template = job["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    assert container["args"] == ["inspect", "--model-path=/models/smollm2"]
+    for name in ("nodeSelector", "tolerations", "runtimeClassName", "securityContext", "volumes", "serviceAccountName"):
+        assert template["spec"][name] == model[name]
+    assert container["securityContext"] == model["containers"][0]["securityContext"]
+    assert "nvidia.com/gpu" not in json.dumps(container)
+    assert not {"startupProbe", "livenessProbe", "readinessProbe", "ports", "lifecycle"} & container.keys()
+    assert template["spec"]["restartPolicy"] == "Never"
+    assert template["spec"]["automountServiceAccountToken"] is False
+
+
+def test_its_pod_neither_serves_nor_counts() -> None:
+    job = build()
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert api.MODEL_LABEL not in labels
+    assert labels[api.INSPECTS_LABEL] == "smollm2"
+    assert job["metadata"]["labels"][api.MODEL_LABEL] == "smollm2", "the watch tells when it has ended"
+    assert job["metadata"]["ownerReferences"][0]["uid"] == UID
+
+
+def test_its_name_is_its_contents_and_fits_a_label() -> None:
+    assert build() == build()
+    names = {build(name)["metadata"]["name"] for name in ("a" * 52, "a" * 51, "m", "m-" * 25 + "m")}
+    names.add(build("m", image="other")["metadata"]["name"])
+    names.add(build("m", model={"source": "pvc://models/other"})["metadata"]["name"])
+    assert len(names) == 6
+    assert max(map(len, names)) <= 63
