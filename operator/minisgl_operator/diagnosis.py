@@ -104,8 +104,8 @@ def _ended(pod: Object, container: Object, ended: Object) -> Finding:
         return Finding(termination.Reason.OUT_OF_MEMORY, seen, Memory.HOST.hint, stalled=not was_well)
     if left := termination.read(ended.get("message", "")):
         which = f"{left.memory.label} is too small: " if left.memory else ""
-        seen, stalled = f"{which}{_brief(left.message)}", often or left.reason.is_permanent
-        return Finding(left.reason, seen, _brief(left.next_action), stalled)
+        cause, stalled = _brief(left.message) or left.reason.means, often or left.reason.is_permanent
+        return Finding(left.reason, which + cause, _brief(left.next_action) or left.reason.hint, stalled)
     last_line = _brief(ended.get("message", "").strip().rsplit("\n", 1)[-1])
     name = pod["metadata"]["name"]
     seen = f"the server of pod {name} ended with exit code {ended.get('exitCode')}"

@@ -73,7 +73,7 @@ CASES = {
     ),
     "no-cache": Case(
         "OutOfMemory", "memory for the KV cache is too small: scheduler-0", "runtime.memoryRatio", "Stalled",
-        spec={"runtime": {"dummyWeight": True, "memoryRatio": 0.05, "maxPrefillLength": 2**20}},
+        spec={"runtime": {"dummyWeight": True, "memoryRatio": 0.05}, "resources": {"limits": {"memory": "2Gi"}}},
     ),
     "not-a-server": Case("CrashLoop", "exit code", "kubectl logs", "Stalled"),
     "hanging": Case(
