@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from minisgl.models.config import ModelConfig
 from report import write
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
@@ -32,6 +31,7 @@ from minisgl.distributed.group import Group
 from minisgl.engine.batch import Batch
 from minisgl.messages import SamplingParams
 from minisgl.models import registry, weights
+from minisgl.plan.model import ModelConfig
 from minisgl.scheduler.driver import Driver, build_engine
 
 FILE_BYTES = 4 * 2**30
