@@ -8,7 +8,7 @@ PYTEST := $(PY) -m pytest -q
 UNIT := tests/minisgl tests/minisgl_operator tests/contract tests/faults
 .DEFAULT_GOAL := help
 .PHONY: help demo test venv model cluster-build cluster-up cluster-down kubeconfig image generate lint test-unit \
-        test-charts test-e2e draws faults figures clean-cache
+        test-charts test-control-plane test-e2e load draws faults figures clean-cache
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,7 @@ test:  ## everything: lint, unit, CPU engine, charts, and end to end on the real
 	@$(PHASE) cluster-build --hint "make cluster-build shows all output" -- $(MAKE) -s cluster-build
 	@$(PHASE) unit --show --hint "make test-unit" -- $(MAKE) -s test-unit
 	@$(PHASE) charts --show --hint "make test-charts" -- $(MAKE) -s test-charts
+	@$(PHASE) control-plane --show --hint "make test-control-plane" -- $(MAKE) -s test-control-plane
 	@$(PHASE) cluster-up --hint "make cluster-down, then: make cluster-up" -- $(MAKE) -s cluster-up
 	@$(PHASE) e2e --show --hint "the cluster still runs: make test-e2e; make cluster-down ends it" -- $(MAKE) -s test-e2e
 	@$(PHASE) cluster-down -- $(MAKE) -s cluster-down
@@ -79,6 +80,12 @@ draws: venv-quiet  ## 10,000 random requests over every field: an answer or a re
 
 test-charts: venv-quiet  ## charts and manifests against their schemas; needs make cluster-build once
 	@$(PYTEST) tests/charts
+
+test-control-plane: venv-quiet  ## the operator against a real API server, with every fault on the way; needs make cluster-build once
+	@$(PYTEST) tests/control_plane
+
+load: venv-quiet  ## measure the operator with MODELS=1000 models on a real API server; needs make cluster-build once (minutes)
+	@PYTHONPATH=tests $(PY) -m control_plane.load
 
 test-e2e: venv-quiet  ## end to end on the cluster of make cluster-up (or: KUBECONFIG and image names of your own)
 	@set -a; [ -n "$$MINISGL_OPERATOR_IMAGE" ] || eval "$$($(CLUSTER) env --export)"; $(PYTEST) tests/e2e
