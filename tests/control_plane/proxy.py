@@ -126,6 +126,7 @@ class Proxy:
         await asyncio.gather(*others, return_exceptions=True)
         assert self._session is not None
         await self._session.close()
+        await asyncio.sleep(0.1)  # transports are closed by the loop, one turn later
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         about_models = request.method in WRITES and "/leases" not in request.path
