@@ -37,6 +37,17 @@ RULES: list[dict[str, list[str]]] = [
         "resources": ["services", "serviceaccounts"],
         "verbs": ["get", "list", "watch", "create", "patch"],
     },
+    {
+        "apiGroups": ["networking.k8s.io"],
+        "resources": ["networkpolicies"],
+        "verbs": ["get", "list", "watch", "create", "patch", "delete"],
+    },
+    # Not watched: kopf cannot watch a kind that may be missing. One deleted by hand comes back with the next resync.
+    {
+        "apiGroups": ["monitoring.coreos.com"],
+        "resources": ["podmonitors"],
+        "verbs": ["get", "list", "create", "patch", "delete"],
+    },
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
     # How many pods may share it; one that the spec names, never a list.
     {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get"]},
@@ -75,7 +86,7 @@ class Cluster(Protocol):
         """One model, or None."""
 
     async def child(self, child: Child, key: Key) -> Object | None:
-        """The object that has a child's name, whoever owns it, or None."""
+        """The object that has a child's name, whoever owns it, or None. Raises UnknownKind."""
 
     async def pods(self, key: Key) -> list[Object]:
         """The pods that carry the model's label."""
@@ -94,6 +105,9 @@ class Cluster(Protocol):
 
     async def apply(self, child: Child, body: Object, *, force: bool) -> Object:
         """Server-side apply; `force` takes over fields that others changed. Returns the stored object."""
+
+    async def delete(self, child: Child, body: Object) -> None:
+        """Delete this very object: one with another uid is left alone, and is a Conflict. Gone already is done."""
 
     async def apply_status(self, key: Key, uid: str, status: Object) -> None:
         """Write the whole status of the model with this uid; another uid is a Conflict."""
@@ -124,7 +138,13 @@ class KubernetesCluster:
         """All models in the watched namespaces, with their children and pods."""
         ours = {"labelSelector": api.MODEL_LABEL}
         models = await self._everywhere(f"/apis/{api.API_VERSION}", api.PLURAL, {})
-        children = {child: await self._everywhere(child.prefix, child.plural, ours) for child in Child}
+        children: dict[Child, list[Object]] = {}
+        for child in Child:
+            try:
+                children[child] = await self._everywhere(child.prefix, child.plural, ours)
+            except errors.UnknownKind:
+                if not child.optional:
+                    raise
         return Snapshot(models, children, await self._everywhere("/api/v1", "pods", ours))
 
     async def model(self, key: Key) -> Object | None:
@@ -132,8 +152,8 @@ class KubernetesCluster:
         return await self._get(_model_path(key), api.PLURAL)
 
     async def child(self, child: Child, key: Key) -> Object | None:
-        """The object that has a child's name, whoever owns it, or None."""
-        return await self._get(f"{child.prefix}/namespaces/{key.namespace}/{child.plural}/{key.name}", child.plural)
+        """The object that has a child's name, whoever owns it, or None. Raises UnknownKind."""
+        return await self._get(_child_path(child, key), child.plural)
 
     async def pods(self, key: Key) -> list[Object]:
         """The pods that carry the model's label."""
@@ -163,9 +183,15 @@ class KubernetesCluster:
 
     async def apply(self, child: Child, body: Object, *, force: bool) -> Object:
         """Server-side apply; `force` takes over fields that others changed. Returns the stored object."""
-        meta = body["metadata"]
-        path = f"{child.prefix}/namespaces/{meta['namespace']}/{child.plural}/{meta['name']}"
-        return await self._apply(path, child.plural, body, force=force)
+        return await self._apply(_child_path(child, _key_of(body)), child.plural, body, force=force)
+
+    async def delete(self, child: Child, body: Object) -> None:
+        """Delete this very object: one with another uid is left alone, and is a Conflict. Gone already is done."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": body["metadata"]["uid"]}}
+        try:
+            await self._request("DELETE", _child_path(child, _key_of(body)), f"delete {child.plural}", body=options)
+        except errors.NotFound:
+            return
 
     async def apply_status(self, key: Key, uid: str, status: Object) -> None:
         """Write the whole status of the model with this uid; another uid is a Conflict."""
@@ -232,6 +258,8 @@ class KubernetesCluster:
     async def _get(self, path: str, plural: str) -> Object | None:
         try:
             return await self._request("GET", path, f"get {plural}")
+        except errors.UnknownKind:
+            raise
         except errors.NotFound:
             return None
 
@@ -298,6 +326,14 @@ class KubernetesCluster:
             raise errors.api_error(where, answer.status, data, answer.getheader("Retry-After"))
         result: Object = json.loads(data)
         return result
+
+
+def _child_path(child: Child, key: Key) -> str:
+    return f"{child.prefix}/namespaces/{key.namespace}/{child.plural}/{key.name}"
+
+
+def _key_of(body: Object) -> Key:
+    return Key(body["metadata"]["namespace"], body["metadata"]["name"])
 
 
 def _model_path(key: Key) -> str:

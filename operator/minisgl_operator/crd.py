@@ -24,14 +24,16 @@ KEPT = (
     "maximum",
     "minLength",
     "maxLength",
+    "minItems",
+    "maxItems",
+    "maxProperties",
     "required",
     "x-kubernetes-validations",
+    "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys",
 )
-QUANTITY: Schema = {
-    "anyOf": [{"type": "integer"}, {"type": "string"}],
-    "x-kubernetes-int-or-string": True,
-    "pattern": api.QUANTITY_PATTERN,
-}
+KUBERNETES = tuple(key for key in KEPT if key.startswith("x-kubernetes-"))
+INT_OR_STRING = "x-kubernetes-int-or-string"
 NAME_RULES = (
     {
         "rule": f"self.metadata.name.size() <= {api.MAX_NAME_LEN}",
@@ -75,7 +77,11 @@ def build() -> Schema:
                             "labelSelectorPath": ".status.selector",
                         },
                     },
-                    "selectableFields": [{"jsonPath": ".spec.model.source"}],
+                    "selectableFields": [
+                        {"jsonPath": ".spec.model.source"},
+                        {"jsonPath": ".spec.model.servedName"},
+                        {"jsonPath": ".spec.device.type"},
+                    ],
                     "additionalPrinterColumns": _columns(),
                 }
             ],
@@ -83,9 +89,32 @@ def build() -> Schema:
     }
 
 
-def _root() -> Schema:
+def spec_schema() -> Schema:
+    """The schema of `spec`."""
     spec = structural(api.Spec.model_json_schema(by_alias=True))
     spec["properties"]["runtime"] = runtime_schema()
+    return spec
+
+
+def as_values(schema: Schema) -> Schema:
+    """The same as plain JSON schema for a chart's values: unknown keys are errors, Kubernetes' own keywords are gone.
+
+    Rules over several fields stay with the API server.
+    """
+    result = {key: schema[key] for key in KEPT if key in schema and key not in ("default", "format", *KUBERNETES)}
+    if INT_OR_STRING in schema:
+        return result | {"type": ["integer", "string"]}
+    if "properties" in schema:
+        properties = {name: as_values(prop) for name, prop in schema["properties"].items()}
+        return result | {"properties": properties, "additionalProperties": False}
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            result[key] = as_values(schema[key])
+    return result
+
+
+def _root() -> Schema:
+    spec = spec_schema()
     status = structural(api.Status.model_json_schema(by_alias=True))
     status["properties"]["engine"] = structural(EngineFacts.model_json_schema(by_alias=True)) | {
         "description": status["properties"]["engine"]["description"]
@@ -103,7 +132,7 @@ def _root() -> Schema:
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string", "description": "Version of this resource's schema."},
-            "kind": {"type": "string", "description": "Always MiniSGLModel."},
+            "kind": {"type": "string", "description": "The kind of this object: always MiniSGLModel."},
             "metadata": {"type": "object"},
             "spec": spec | {"description": "What is asked for."},
             "status": status | {"description": "What is seen; written by the operator."},
@@ -115,15 +144,16 @@ def _root() -> Schema:
 def _columns() -> list[Schema]:
     ready = '.status.conditions[?(@.type=="Ready")]'
     at_a_glance = [
-        ("Model", "string", ".spec.model.source", "Where the model lies."),
         ("Ready", "string", f"{ready}.status", "Whether every wanted replica serves."),
         ("Replicas", "string", ".status.available", "Ready and wanted replicas."),
         ("Reason", "string", f"{ready}.reason", "Why it is ready, or not."),
         ("Progress", "string", ".status.progress", "How far the slowest of the starting pods is."),
+        ("Model", "string", ".spec.model.source", "Where the model lies."),
+        ("URL", "string", ".status.url", "Base URL for OpenAI clients."),
         ("Age", "date", ".metadata.creationTimestamp", "Time since creation."),
     ]
     wide = [
-        ("URL", "string", ".status.url", "Base URL for OpenAI clients."),
+        ("Device", "string", ".spec.device.type", "What it runs on."),
         ("Backend", "string", ".status.backend", "Attention kernels in use."),
         ("TP", "integer", ".status.engine.tensorParallelSize", "Devices per replica."),
         ("DType", "string", ".status.engine.dtype", "Number format in use."),
@@ -147,29 +177,40 @@ def structural(schema: Schema, definitions: Schema | None = None) -> Schema:
         target = definitions[schema["$ref"].rsplit("/", 1)[-1]]
         beside = {key: value for key, value in schema.items() if key != "$ref"}
         return structural(target | beside, definitions)
+    if INT_OR_STRING in schema:
+        return {key: schema[key] for key in (*KEPT, "anyOf", INT_OR_STRING) if key in schema and key != "default"}
     branches = [branch for branch in schema.get("anyOf", ()) if branch.get("type") != "null"]
-    if {branch.get("type") for branch in branches} == {"integer", "string"}:
-        return QUANTITY | {key: schema[key] for key in ("description",) if key in schema}
     if branches:
         (branch,) = branches
         beside = {key: value for key, value in schema.items() if key != "anyOf"}
         return structural(branch | beside, definitions)
     result = {key: schema[key] for key in KEPT if key in schema and not (key == "default" and schema[key] is None)}
+    if "const" in schema:
+        result["enum"] = [schema["const"]]
     if schema.get("type") == "integer":
         result["format"] = "int64"
+    if schema.get("type") == "boolean":
+        # Absence says the same, and a stored default would outlive the release that wrote it.
+        result.pop("default", None)
     if "properties" in schema:
         result["properties"] = {name: structural(prop, definitions) for name, prop in schema["properties"].items()}
         if schema.get("default") is not None:
             # An empty parent default suffices: the API server fills in the fields' own defaults.
             result["default"] = {}
-    elif isinstance(schema.get("additionalProperties"), dict):
-        result["additionalProperties"] = structural(schema["additionalProperties"], definitions)
+    elif values := _values(schema):
+        result["additionalProperties"] = structural(values, definitions)
     if "items" in schema:
         result["items"] = structural(schema["items"], definitions)
     # Empty lists and maps are what absence means anyway: do not store them in every object.
     if result.get("default") in ([], {}) and not _has_defaults(result):
         del result["default"]
     return result
+
+
+def _values(schema: Schema) -> Schema | None:
+    """The schema of a map's values. A structural schema has no word for the shape of keys; `api` checks them."""
+    found = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
+    return next((each for each in found if isinstance(each, dict)), None)
 
 
 def _has_defaults(schema: Schema) -> bool:

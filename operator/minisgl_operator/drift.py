@@ -7,13 +7,15 @@ applied-hash, not here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from minisgl_operator import api
 from minisgl_operator.api import Key
 from minisgl_operator.errors import Leftover, NameTaken
-from minisgl_operator.objects import Children, Object
+from minisgl_operator.objects import Child, Children, Object, is_leaving
 
 # Lists that the API server merges by key, as server-side apply does; all other lists are compared whole.
 MERGE_KEYS = {
@@ -33,6 +35,29 @@ SUFFIXES = {
     **{unit: Decimal(10) ** (3 * power) for power, unit in enumerate("MGTPE", start=2)},
     **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", start=1)},
 }
+
+
+@dataclass(frozen=True)
+class Work:
+    """What makes the stored children those of the plan."""
+
+    apply: dict[Child, Object]
+    delete: dict[Child, Object]
+
+
+def compare(model: Object, plan: Mapping[Child, Object], stored: Children) -> Work:
+    """Which children to apply, and which optional ones of this very model the spec no longer asks for."""
+    apply = {
+        child: wanted
+        for child, wanted in plan.items()
+        if child in stored and ((body := stored[child]) is None or differs(wanted, body))
+    }
+    delete = {
+        child: body
+        for child, body in stored.items()
+        if child.optional and child not in plan and body is not None and _belongs_to(model, body)
+    }
+    return Work(apply, delete)
 
 
 def differs(wanted: Object, stored: Object) -> bool:
@@ -82,6 +107,13 @@ def check_owners(key: Key, model: Object, stored: Children) -> None:
             raise NameTaken(child, text)
         if owner["uid"] != model["metadata"]["uid"]:
             raise Leftover(f"{child.kind} {key.name} of a deleted model with this name is still going away")
+
+
+def _belongs_to(model: Object, body: Object) -> bool:
+    owners = body["metadata"].get("ownerReferences", [])
+    return not is_leaving(body) and any(
+        each.get("controller") and each["uid"] == model["metadata"]["uid"] for each in owners
+    )
 
 
 def _applied_by_us(body: Object) -> bool:

@@ -5,11 +5,13 @@ OperatorError
 ├── NameTaken          a child's name is somebody else's  -> condition NameConflict, looked at again
 ├── Leftover           a child of a deleted namesake       -> condition Replacing, looked at again soon
 ├── NotHolder          another operator holds the Lease    -> nothing is written, its turn
+├── Paused             spec.pause, and children differ    -> condition Paused, nothing is written
 └── ApiError           the API server answered no
     ├── Refused        400, 422: the child is not valid   -> condition InvalidSpec
     ├── Forbidden      403: a right is missing            -> condition Forbidden, retried
     ├── Conflict       409: somebody else was faster      -> retried at once
     ├── NotFound       404                                -> mostly None where objects are read
+    │   └── UnknownKind  404 for the whole kind           -> an optional child is left out, status says so
     └── Unavailable    429, 5xx, time-out, no connection  -> retried with back-off, nothing is written
 """
 
@@ -47,6 +49,10 @@ class NotHolder(OperatorError):
     """This operator does not hold the Lease (any more), so it does not write."""
 
 
+class Paused(OperatorError):
+    """The model is paused, and its children are not what its spec says."""
+
+
 class ApiError(OperatorError):
     """The API server answered with an error. `where` is the verb and the resource; `status` 0: no answer came."""
 
@@ -74,6 +80,10 @@ class NotFound(ApiError):
     """No such object or resource (404)."""
 
 
+class UnknownKind(NotFound):
+    """The cluster does not know this kind of object: its CustomResourceDefinition is not installed."""
+
+
 class Unavailable(ApiError):
     """The API server is overloaded, failing or out of reach."""
 
@@ -83,10 +93,13 @@ CLASSES: dict[int, type[ApiError]] = {400: Refused, 403: Forbidden, 404: NotFoun
 
 def api_error(where: str, status: int, body: bytes, retry_after: str | None = None) -> ApiError:
     """Make the error that belongs to an HTTP answer; the sentence is the server's own."""
+    found = CLASSES.get(status, Unavailable)
     try:
         parsed: Any = json.loads(body)
         message = str(parsed["message"])
     except (ValueError, KeyError, TypeError):
         message = body[:300].decode(errors="replace") or f"HTTP {status}"
+        # A missing object is told as a Status that names it; for an unknown kind no handler speaks.
+        found = UnknownKind if found is NotFound else found
     seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
-    return CLASSES.get(status, Unavailable)(where, status, message, seconds)
+    return found(where, status, message, seconds)

@@ -55,7 +55,7 @@ def files(root: Path) -> dict[str, str]:
     for base in sorted(root.glob("charts/*/values.schema.base.json")):
         values = json.loads(base.read_text())
         if base.parent.name == "minisgl-model":
-            values["properties"]["runtime"] = schema.values_schema()
+            fill(values)
         wanted[f"charts/{base.parent.name}/values.schema.json"] = json.dumps(values, indent=2) + "\n"
     for path in ("runtime/README.md", "charts/minisgl-model/README.md"):
         text = _read(root / path)
@@ -69,6 +69,16 @@ def files(root: Path) -> dict[str, str]:
             r"(?m)^appVersion: .*$", f'appVersion: "{__version__}"', text
         )
     return wanted
+
+
+def fill(values: dict[str, Any]) -> None:
+    """Put the resource's own schema where the base leaves a field of the spec empty."""
+    spec = crd.spec_schema()["properties"]
+    for name, given in values["properties"].items():
+        if name == "runtime":
+            values["properties"][name] = schema.values_schema()
+        elif not given:
+            values["properties"][name] = crd.as_values(spec[name])
 
 
 def rbac() -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ CHILDREN = (
     ("batch", "v1", "jobs"),
     ("", "v1", "services"),
     ("", "v1", "serviceaccounts"),
+    ("networking.k8s.io", "v1", "networkpolicies"),
     ("", "v1", "pods"),
 )
 

@@ -10,18 +10,22 @@ Object = dict[str, Any]
 
 
 class Child(Enum):
-    """The kinds of children, with their API path prefix and plural."""
+    """The kinds of children, with their API path prefix and plural. An optional one exists only if the spec asks."""
 
     DEPLOYMENT = ("Deployment", "/apis/apps/v1", "deployments")
     SERVICE = ("Service", "/api/v1", "services")
     SERVICE_ACCOUNT = ("ServiceAccount", "/api/v1", "serviceaccounts")
+    NETWORK_POLICY = ("NetworkPolicy", "/apis/networking.k8s.io/v1", "networkpolicies", True)
+    POD_MONITOR = ("PodMonitor", "/apis/monitoring.coreos.com/v1", "podmonitors", True)
 
-    def __init__(self, kind: str, prefix: str, plural: str) -> None:
+    def __init__(self, kind: str, prefix: str, plural: str, optional: bool = False) -> None:
         self.kind = kind
         self.prefix = prefix
         self.plural = plural
+        self.optional = optional
 
 
+# A kind that the cluster does not know is left out; one that it knows without an object of that name is None.
 Children = dict[Child, Object | None]
 
 

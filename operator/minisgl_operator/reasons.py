@@ -54,6 +54,7 @@ class Reason(StrEnum):
     CRASH_LOOP = "CrashLoop", OFTEN, "The container ends without saying why; the message has its last line."
 
     INVALID_SPEC = "InvalidSpec", STUCK, "The spec cannot become pods; children of the last good one are left alone."
+    PAUSED = "Paused", STUCK, "`spec.pause` is true and children differ from the spec; nothing is changed."
     NAME_CONFLICT = "NameConflict", STUCK, "A child's name is taken by somebody else's object, which is left alone."
     POD_REJECTED = "PodRejected", STUCK, "The API server refuses the pods (LimitRange, pod security, a webhook)."
     ROLLOUT_STUCK = (

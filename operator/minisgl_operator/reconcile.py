@@ -21,8 +21,8 @@ from minisgl_operator.api import Key, Spec
 from minisgl_operator.build import children
 from minisgl_operator.build.claims import claims_of, judge_claims
 from minisgl_operator.cluster import Cluster
-from minisgl_operator.drift import check_owners, differs
-from minisgl_operator.errors import Forbidden, Leftover, NameTaken, NotFound, Refused, SpecError
+from minisgl_operator.drift import Work, check_owners, compare
+from minisgl_operator.errors import Forbidden, Leftover, NameTaken, NotFound, Paused, Refused, SpecError, UnknownKind
 from minisgl_operator.facts import Ask
 from minisgl_operator.inspection import Foresight, Held
 from minisgl_operator.looks import Looks
@@ -76,11 +76,10 @@ class Reconciler:
             return None
         stored: Children = dict.fromkeys(Child)
         pods: list[Object] = []
-        problem, hint, plan, again = None, "", None, None
+        problem, hint, note, plan, again = None, "", "", None, None
         try:
             stored, pods = await self._observe(key)
-            check_owners(key, model, stored)
-            hint, plan = await self._apply(key, model, stored)
+            hint, note, plan = await self._apply(key, model, stored)
         except Held as error:
             problem, plan, again = error.finding, error.plan, error.look_again_seconds
         except NameTaken as error:
@@ -89,6 +88,8 @@ class Reconciler:
         except Leftover as error:
             problem = Finding(Reason.REPLACING, str(error), "wait: this model follows by itself")
             stored, pods = dict.fromkeys(Child), []
+        except Paused as error:
+            problem = Finding(Reason.PAUSED, str(error), "set spec.pause to false", stalled=True)
         except (SpecError, Refused) as error:
             action = f"{advice(model['spec'], error)} (pods of the last good spec are left alone)"
             problem = Finding(Reason.INVALID_SPEC, str(error), action, stalled=True)
@@ -105,6 +106,7 @@ class Reconciler:
             problem=problem,
             hint=hint,
             plan=plan,
+            note=note,
         )
         previous = model.get("status", {})
         told, delay = await self._looks.look(key, status.to_ask(seen, previous))
@@ -122,29 +124,48 @@ class Reconciler:
             return False  # whatever it is, the real look deals with it
 
     async def _observe(self, key: Key) -> tuple[Children, list[Object]]:
-        reads = asyncio.gather(*(self._cluster.child(child, key) for child in Child))
+        reads = asyncio.gather(*(self._read(child, key) for child in Child))
         found, pods = await asyncio.gather(reads, self._cluster.pods(key))
-        return dict(zip(Child, found, strict=True)), pods
+        return {child: body for each in found for child, body in each.items()}, pods
 
-    async def _apply(self, key: Key, model: Object, stored: Children) -> tuple[str, Object]:
-        """Apply the children that differ from the plan, and put what is stored then into `stored`.
+    async def _read(self, child: Child, key: Key) -> Children:
+        try:
+            return {child: await self._cluster.child(child, key)}
+        except UnknownKind:
+            if child.optional:
+                return {}
+            raise
 
-        Returns what to say while the pods are not ready, and the memory plan. Held where the Deployment has to wait.
+    async def _apply(self, key: Key, model: Object, stored: Children) -> tuple[str, str, Object | None]:
+        """Bring the children to the plan, and put what is stored then into `stored`.
+
+        Returns what to say while the pods are not ready, what to say in any case, and the memory plan, if one was
+        made. Held where the Deployment has to wait.
         """
+        check_owners(key, model, {child: body for child, body in stored.items() if not child.optional})
         spec = parse(model["spec"])
         plan = children(key, model["metadata"]["uid"], spec, self._settings, stored[Child.DEPLOYMENT])
+        check_owners(key, model, {child: stored[child] for child in plan if child in stored})
         hint = judge_claims(spec, plan[Child.DEPLOYMENT], await self._claims(key, spec))
+        work = compare(model, plan, stored)
+        if spec.pause:
+            return hint, _rest(work), None
         foresight = Foresight(self._cluster, model, spec, plan[Child.DEPLOYMENT], self._now())
         memory: Object = {}
         for child, wanted in plan.items():
-            current = stored[child]
             if child is Child.DEPLOYMENT:
-                memory = await foresight.admit(current)
-            if current is None or differs(wanted, current):
-                # Not forced on the first time: a foreign object that appeared meanwhile stays whole.
-                stored[child] = await self._cluster.apply(child, wanted, force=current is not None)
-                logger.info("applied kind=%s model=%s", child.kind, key)
-        return hint, memory
+                memory = await foresight.admit(stored[child])
+            if child not in work.apply:
+                continue
+            # Not forced on the first time: a foreign object that appeared meanwhile stays whole.
+            stored[child] = await self._cluster.apply(child, wanted, force=stored[child] is not None)
+            logger.info("applied kind=%s model=%s", child.kind, key)
+        for child, body in work.delete.items():
+            await self._cluster.delete(child, body)
+            stored[child] = None
+            logger.info("deleted kind=%s model=%s", child.kind, key)
+        unknown = [child.kind for child in plan if child not in stored]
+        return hint, "; ".join(f"this cluster knows no {kind}, so none is made" for kind in unknown), memory
 
     async def _claims(self, key: Key, spec: Spec) -> dict[str, Object]:
         """The claims of the spec that exist; the scheduler tells of one that does not."""
@@ -168,6 +189,8 @@ class Reconciler:
         ready, old = condition({"status": current}, "Ready"), condition({"status": previous}, "Ready")
         if ready is None or (old is not None and ready["reason"] == old["reason"]):
             return
+        if model["spec"].get("pause"):
+            return  # an Event is a write
         kind = "Normal" if ready["reason"] in NORMAL else "Warning"
         logger.info("model=%s reason=%s: %s", key, ready["reason"], ready["message"])
         await self._cluster.event(model, kind, ready["reason"], ready["message"], self._now())
@@ -196,6 +219,13 @@ def advice(spec: Object, error: Exception) -> str:
     if is_image and "must specify a volume type" in str(error):  # an API server drops a field that it does not know
         return "this cluster has no image volumes for a source oci:// (Kubernetes 1.35 has them); use another source"
     return "correct the spec"
+
+
+def _rest(work: Work) -> str:
+    """What a paused model says. Raises Paused if its children are not what its spec says."""
+    if kinds := ", ".join(child.kind for child in (*work.apply, *work.delete)):
+        raise Paused(f"spec.pause is true, and what differs from the spec is left as it is: {kinds}")
+    return "paused: nothing is changed until spec.pause is false"
 
 
 def parse(spec: Object) -> Spec:

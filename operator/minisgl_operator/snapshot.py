@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from minisgl_operator import api
 from minisgl_operator.api import Key
-from minisgl_operator.errors import OperatorError
+from minisgl_operator.errors import OperatorError, UnknownKind
 from minisgl_operator.objects import Child, Object
 
 
@@ -20,7 +20,7 @@ class Unsettled(OperatorError):
 
 
 class Snapshot:
-    """Objects by model. Children and pods are those that carry our label."""
+    """Objects by model. Children and pods are those that carry our label; a kind that is not there is not known."""
 
     def __init__(
         self, models: Iterable[Object], children: Mapping[Child, Iterable[Object]], pods: Iterable[Object]
@@ -40,7 +40,9 @@ class Snapshot:
         return self._models.get(key)
 
     async def child(self, child: Child, key: Key) -> Object | None:
-        """A child, or None; also None for a foreign object of its name."""
+        """A child, or None; also None for a foreign object of its name. Raises UnknownKind."""
+        if child not in self._children:
+            raise UnknownKind(f"get {child.plural}", 404, "the cluster does not know this kind")
         return self._children[child].get(key)
 
     async def pods(self, key: Key) -> list[Object]:

@@ -41,6 +41,7 @@ class Observation:
     told: Mapping[str, StartInfo] = field(default_factory=dict)
     hint: str = ""  # what may explain a model that is not ready
     plan: Object | None = None
+    note: str = ""  # what is to be said beside the finding, whatever that is
 
     def newest(self) -> list[Object]:
         """Pods of the newest template, not leaving."""
@@ -63,6 +64,8 @@ def build_status(seen: Observation, previous: Object, now: str) -> Object:
     finding, ready = judge(seen)
     if seen.hint and not ready:
         finding = replace(finding, seen=f"{finding.seen}; {seen.hint}")
+    if seen.note:
+        finding = replace(finding, seen=f"{finding.seen}; {seen.note}")
     num_ready = min(seen.count("readyReplicas"), len([pod for pod in seen.pods if is_true(pod, "Ready")]))
     status = Status(
         conditions=conditions(finding, ready, seen.generation, previous, now),

@@ -72,7 +72,8 @@ class LaunchArgs(BaseModel):
         Literal["auto", "float16", "bfloat16", "float32"],
         flag(
             "Model",
-            "Number format of weights, activations and KV cache. auto: the model's own; on a CPU float32.",
+            "Number format of weights, activations and KV cache: float16, bfloat16, float32, or auto, the model's own "
+            "(on a CPU float32).",
             "--precision",
         ),
     ] = "auto"
@@ -152,7 +153,9 @@ class LaunchArgs(BaseModel):
     ] = 8192
     overlap: Annotated[
         Literal["auto", "on", "off"],
-        flag("Scheduling", "Decide the next step while the device computes this one. auto: on with a GPU."),
+        flag(
+            "Scheduling", "Decide the next step while the device computes this one: on, off, or auto (on with a GPU)."
+        ),
     ] = "auto"
     max_queued_requests: Annotated[
         int,
@@ -248,17 +251,25 @@ class LaunchArgs(BaseModel):
     ] = 1800
     tool_call_parser: Annotated[
         Literal["auto", "hermes", "qwen25", "llama3", "pythonic", "none"],
-        flag("Server", "How the model writes tool calls. auto: as its chat template tells; none: tools are refused."),
+        flag(
+            "Server",
+            "How the model writes tool calls: in the notation of hermes, qwen25, llama3 or pythonic. "
+            "auto: as its chat template tells; none: tools are refused.",
+        ),
     ] = "auto"
     reasoning_parser: Annotated[
         Literal["auto", "qwen3", "deepseek-r1", "none"],
-        flag("Server", "How the model writes reasoning. auto: as its chat template tells; none: it stays content."),
+        flag(
+            "Server",
+            "How the model writes reasoning: as qwen3 or deepseek-r1 do. auto: as its chat template tells; "
+            "none: it stays content.",
+        ),
     ] = "auto"
     metrics_compat: Annotated[
         Literal["vllm", "none"],
         flag(
             "Server",
-            "vllm: /metrics also shows vLLM's names, which gateways, autoscalers and dashboards ask for.",
+            "vllm: /metrics also shows vLLM's names, which gateways, autoscalers and dashboards ask for. none: ours.",
         ),
     ] = "vllm"  # those tools are configured with these names and know no others; the series cost nothing until read
     silent_output: Annotated[

@@ -28,7 +28,7 @@ class CacheFacts(Facts):
     bytes: int = Field(description="Bytes of the cache on one rank.")
     dtype: str = Field(default="", description="Number format of the cached keys and values; empty: not told.")
     limited_by: Literal["memoryRatio", "numPages", "numTokens"] = Field(
-        description="The launch argument that decided the size."
+        description="The launch argument that decided the size: memoryRatio, numPages or numTokens."
     )
 
 

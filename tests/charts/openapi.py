@@ -30,7 +30,8 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
     """A structural schema as plain JSON schema: unknown fields are errors, int-or-string is both, formats are left."""
     result = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes-") and key != "format"}
     if schema.get("x-kubernetes-int-or-string"):
-        return {"type": ["integer", "string"]}
+        bounds = {key: schema[key] for key in ("pattern", "minimum", "maximum") if key in schema}
+        return {"type": ["integer", "string"]} | bounds
     if schema.get("nullable"):
         result["type"] = [schema["type"], "null"]
     if "properties" in schema:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 from typing import Any
 
-import jsonschema
 import pytest
 
 from charts import openapi
-from charts.helm import MONITORING, RenderError, template, validate
+from charts.helm import CHARTS, RenderError, template, validate
+from minisgl_operator import crd
 
 POD_TEMPLATE = {
     "metadata": {"labels": {"team": "ml"}, "annotations": {"example.org/note": "a: b"}},
@@ -19,6 +20,10 @@ POD_TEMPLATE = {
         "runtimeClassName": "nvidia",
         "priorityClassName": "high",
         "imagePullSecrets": [{"name": "registry"}],
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+        ],
+        "containers": [{"name": "minisgl", "env": [{"name": "NO_PROXY", "value": ""}]}],
     },
 }
 VALUES: dict[str, dict[str, Any]] = {
@@ -53,7 +58,13 @@ VALUES: dict[str, dict[str, Any]] = {
         "podTemplate": POD_TEMPLATE,
     },
     "autoscaled": {"replicas": None},
-    "monitored": {"podMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}},
+    "monitored": {"monitoring": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}},
+    "closed, slow and paused": {
+        "networkPolicy": {"from": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}], "egressPorts": [3128]},
+        "rollout": {"maxSurge": "25%", "maxUnavailable": 0, "progressDeadlineSeconds": 600},
+        "extraArgs": ["--new-flag=1"],
+        "pause": True,
+    },
 }
 
 
@@ -89,8 +100,20 @@ def test_every_value_arrives_in_the_spec_as_it_was_written() -> None:
         "imagePullPolicy": "Always",
         "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "3Gi"}},
         "podTemplate": POD_TEMPLATE,
+        "extraArgs": ["--new-flag=1"],
+        "rollout": {"maxSurge": "25%", "maxUnavailable": 0},
+        "networkPolicy": {"enabled": False},
+        "monitoring": {"enabled": True, "interval": "30s"},
+        "pause": True,
     }
     assert template("minisgl-model", values).one("MiniSGLModel")["spec"] == values
+
+
+def test_every_field_of_the_spec_is_a_value() -> None:
+    values = json.loads((CHARTS / "minisgl-model" / "values.schema.json").read_text())["properties"]
+    spec = crd.spec_schema()["properties"]
+    for name, schema in spec.items():
+        assert values[name].get("properties", {}).keys() == schema.get("properties", {}).keys(), name
 
 
 def test_what_is_not_set_is_left_to_the_operator() -> None:
@@ -130,17 +153,6 @@ def test_the_test_pod_asks_the_service_of_its_model_and_runs_like_it() -> None:
     assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
-def test_a_monitor_needs_a_value_and_a_cluster_that_knows_it() -> None:
-    wanted = VALUES["monitored"]
-    assert template("minisgl-model", wanted).of("PodMonitor") == []
-    assert template("minisgl-model", {}, *MONITORING).of("PodMonitor") == []
-    monitor = template("minisgl-model", wanted, *MONITORING).one("PodMonitor")
-    openapi.validate(monitor, openapi.prometheus("podmonitors"))
-    monitor["spec"]["podMetricsEndpoints"][0]["portt"] = "http"
-    with pytest.raises(jsonschema.ValidationError, match="portt"):
-        openapi.validate(monitor, openapi.prometheus("podmonitors"))
-
-
 @pytest.mark.parametrize(
     ("values", "path"),
     [
@@ -155,7 +167,10 @@ def test_a_monitor_needs_a_value_and_a_cluster_that_knows_it() -> None:
         ({"runtime": {"dtype": "float8"}}, "/runtime/dtype"),
         ({"replicas": -1}, "/replicas"),
         ({"podTemplate": {"spec": {"hostNetwork": True}}}, "/podTemplate/spec"),
-        ({"podMonitor": {"interval": "often"}}, "/podMonitor/interval"),
+        ({"monitoring": {"interval": "often"}}, "/monitoring/interval"),
+        ({"rollout": {"maxSurge": "half"}}, "/rollout/maxSurge"),
+        ({"networkPolicy": {"from": []}}, "/networkPolicy/from"),
+        ({"extraArgs": ["rm -rf"]}, "/extraArgs/0"),
         ({"name": "9lives"}, "/name"),
     ],
 )

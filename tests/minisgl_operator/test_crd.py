@@ -15,6 +15,7 @@ from support.cluster_objects import NOW, a_deployment, a_pod, start_info
 
 VERSION = crd.build()["spec"]["versions"][0]
 ROOT = VERSION["schema"]["openAPIV3Schema"]
+VERSION_NAMES = crd.build()["spec"]["names"]
 SPEC, STATUS = ROOT["properties"]["spec"], ROOT["properties"]["status"]
 # https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
 FORBIDDEN = {"$ref", "definitions", "title", "const", "exclusiveMinimum", "exclusiveMaximum", "deprecated", "examples"}
@@ -40,6 +41,36 @@ def test_every_node_is_structural(path: str, schema: dict[str, Any]) -> None:
 def test_every_field_has_a_description_for_kubectl_explain() -> None:
     bare = [path for path, schema in nodes(ROOT) if "description" not in schema and not path.endswith("[]")]
     assert bare == [".metadata"]  # Kubernetes' own
+
+
+SENTENCE = re.compile(r"^[A-Z0-9].*\.$|^[a-z]+: .*\.$", re.DOTALL)
+
+
+@pytest.mark.parametrize("path", [path for path, schema in nodes(ROOT) if "description" in schema])
+def test_every_description_is_a_sentence_and_tells_what_each_value_means(path: str) -> None:
+    schema = dict(nodes(ROOT))[path]
+    text = schema["description"]
+    assert len(text.split()) >= 3, text
+    assert SENTENCE.match(text), text
+    untold = [value for value in schema.get("enum", ()) if not re.search(rf"\b{re.escape(value)}\b", text)]
+    assert untold == [], f"{text} does not say what {untold} mean"
+
+
+def test_people_find_models_by_the_fields_they_ask_for() -> None:
+    paths = [each["jsonPath"] for each in VERSION["selectableFields"]]
+    assert paths == [".spec.model.source", ".spec.model.servedName", ".spec.device.type"]
+    names = VERSION_NAMES
+    assert (names["shortNames"], names["categories"]) == (["msgl"], ["all", "minisgl"])
+
+
+def test_every_rule_has_a_message_that_names_a_field_of_its_part() -> None:
+    with_rules = [(path, schema) for path, schema in nodes(ROOT) if "x-kubernetes-validations" in schema]
+    assert len(with_rules) >= 10
+    for path, schema in with_rules:
+        own = path.rsplit(".", 1)[-1].removesuffix("[]")
+        names = {own, *schema.get("properties", {}), "metadata"}
+        for rule in schema["x-kubernetes-validations"]:
+            assert any(name and name in rule["message"] for name in names), (path, rule["message"])
 
 
 def test_runtime_is_the_schema_of_the_launch_arguments() -> None:
@@ -80,11 +111,12 @@ def test_a_written_status_holds_only_fields_of_the_schema() -> None:
 def test_a_look_at_the_list_answers_and_wide_tells_the_engine() -> None:
     columns = VERSION["additionalPrinterColumns"]
     assert [each["name"] for each in columns if "priority" not in each] == [
-        "Model",
         "Ready",
         "Replicas",
         "Reason",
         "Progress",
+        "Model",
+        "URL",
         "Age",
     ]
     for column in columns:

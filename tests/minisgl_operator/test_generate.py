@@ -16,7 +16,8 @@ def root(tmp_path: Path) -> Path:
     chart.mkdir(parents=True)
     (chart / "Chart.yaml").write_text("name: minisgl-model\nversion: 9.9.9\nappVersion: old\n")
     (chart / "README.md").write_text("# Chart\n<!-- args -->\nold\n<!-- /args -->\nafter\n")
-    base = {"type": "object", "additionalProperties": False, "properties": {"replicas": {"type": "integer"}}}
+    properties = {"replicas": {"type": "integer"}, "runtime": {}, "pause": {}}
+    base = {"type": "object", "additionalProperties": False, "properties": properties}
     (chart / "values.schema.base.json").write_text(json.dumps(base))
     return tmp_path
 
@@ -48,6 +49,7 @@ def test_the_charts_schema_knows_every_launch_argument_and_refuses_others(root: 
     assert schema["properties"]["replicas"] == {"type": "integer"}
     assert schema["properties"]["runtime"]["additionalProperties"] is False
     assert "maxRunningRequests" in schema["properties"]["runtime"]["properties"]
+    assert schema["properties"]["pause"]["type"] == "boolean"
 
 
 def test_tables_and_versions_are_spliced_into_what_people_wrote(root: Path) -> None:
@@ -70,7 +72,9 @@ def test_the_rights_are_few() -> None:
         text = json.dumps(rule)
         assert "*" not in text
         assert "secrets" not in text
-        assert not {"delete", "update", "deletecollection", "escalate", "bind"} & set(rule["verbs"])
+        assert not {"update", "deletecollection", "escalate", "bind"} & set(rule["verbs"])
+    can_delete = [resource for rule in cluster.RULES if "delete" in rule["verbs"] for resource in rule["resources"]]
+    assert can_delete == ["networkpolicies", "podmonitors"]  # what a spec can ask for and take back
 
 
 def test_the_files_in_the_repository_are_what_the_code_says() -> None:

@@ -1,77 +1,20 @@
 """The whole story against a strict cluster in memory: what is written, what is not, and what status says."""
 
 import asyncio
-import itertools
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from minisgl.info import StartInfo
 from minisgl_operator import api, errors
 from minisgl_operator.api import Key
-from minisgl_operator.looks import Looks
 from minisgl_operator.metrics import Metrics
-from minisgl_operator.objects import Child, Object, condition
+from minisgl_operator.objects import Child, Object
 from minisgl_operator.reconcile import Reconciler
 from support.cluster_objects import SETTINGS, loading_info, start_info
 from support.fake_cluster import FakeCluster
+from support.stage import Stage
 
-
-class Stage:
-    """A cluster, a reconciler and one model. The clock moves with every look."""
-
-    def __init__(self, **fields: Any) -> None:
-        self.cluster = FakeCluster()
-        self.metrics = Metrics()
-        self.answers: StartInfo | None = start_info()
-        self.asked: list[str] = []
-        ticks = itertools.count()
-        self.reconciler = Reconciler(
-            self.cluster, SETTINGS, self.metrics, self._ask, now=lambda: f"2026-11-24T12:{next(ticks):02}:00Z"
-        )
-        self.seconds = 0.0  # of the clock that says when to ask again
-        self.reconciler._looks = Looks(self._ask, lambda: self.seconds)
-        self.key = self.cluster.create_model(**fields)
-
-    async def _ask(self, pod: Object) -> StartInfo | None:
-        self.asked.append(pod["metadata"]["name"])
-        return self.answers
-
-    def reconcile(self) -> float | None:
-        return asyncio.run(self.reconciler.reconcile(self.key))
-
-    def serve(self) -> None:
-        """Reconcile until ready, then forget the writes."""
-        self.reconcile()
-        self.cluster.run_pods(self.key)
-        self.reconcile()
-        assert self.reason == "Serving"
-        self.cluster.writes.clear()
-        self.cluster.events.clear()
-
-    @property
-    def status(self) -> Object:
-        found: Object = self.cluster.objects[api.PLURAL, *self.key]["status"]
-        return found
-
-    @property
-    def ready(self) -> Object:
-        found = condition({"status": self.status}, "Ready")
-        assert found is not None
-        return found
-
-    @property
-    def reason(self) -> str:
-        return str(self.ready["reason"])
-
-    def child(self, child: Child) -> Object:
-        return self.cluster.objects[child.plural, *self.key]
-
-    @property
-    def args(self) -> list[str]:
-        found: list[str] = self.child(Child.DEPLOYMENT)["spec"]["template"]["spec"]["containers"][0]["args"]
-        return found
+REQUIRED = [child for child in Child if not child.optional]
 
 
 def test_a_new_model_gets_its_children_and_a_status_on_first_sight() -> None:
@@ -82,6 +25,7 @@ def test_a_new_model_gets_its_children_and_a_status_on_first_sight() -> None:
         "services",
         "jobs",
         "deployments",
+        "networkpolicies",
         "status",
         "events",
     ]
@@ -127,11 +71,11 @@ def test_a_status_written_wrong_by_hand_is_repaired() -> None:
     assert stage.status == right
 
 
-@pytest.mark.parametrize("child", Child)
+@pytest.mark.parametrize("child", [child for child in Child if child is not Child.POD_MONITOR])
 def test_a_deleted_child_comes_back(child: Child) -> None:
     stage = Stage()
     stage.serve()
-    stage.cluster.delete(child, stage.key)
+    stage.cluster.delete_by_hand(child, stage.key)
     stage.reconcile()
     assert ("patch", child.plural) in stage.cluster.writes
     stage.child(child)
@@ -209,8 +153,8 @@ def test_a_recreated_model_waits_for_the_children_of_the_old_one() -> None:
     stage.cluster.objects[api.PLURAL, *stage.key]["metadata"]["uid"] = "new"
     again = stage.reconcile()
     assert (stage.reason, again) == ("Replacing", 1.0)
-    for child in Child:
-        stage.cluster.delete(child, stage.key)
+    for child in (*REQUIRED, Child.NETWORK_POLICY):
+        stage.cluster.delete_by_hand(child, stage.key)
     stage.cluster.pod_list.clear()
     stage.reconcile()
     assert stage.child(Child.SERVICE)["metadata"]["ownerReferences"][0]["uid"] == "new"
@@ -241,7 +185,7 @@ def test_an_outage_at_any_call_is_raised_and_the_next_look_completes_the_work(ca
     with pytest.raises(errors.Unavailable):
         stage.reconcile()
     stage.reconcile()
-    assert {child.plural for child in Child} <= {path[0] for path in stage.cluster.objects}
+    assert {child.plural for child in REQUIRED} <= {path[0] for path in stage.cluster.objects}
     assert stage.reason == "Starting"
 
 
@@ -344,7 +288,7 @@ def settled_on_paper(stage: Stage) -> bool:
 
 
 def cut_service(stage: Stage) -> None:
-    stage.cluster.delete(Child.SERVICE, stage.key)
+    stage.cluster.delete_by_hand(Child.SERVICE, stage.key)
 
 
 def edit_arguments(stage: Stage) -> None:

@@ -14,7 +14,7 @@ from minisgl_operator import api, errors
 from minisgl_operator.api import Key
 from minisgl_operator.objects import Child, Object
 from minisgl_operator.snapshot import Snapshot
-from support.cluster_objects import NOW, PodBuilder, a_model, an_inspection
+from support.cluster_objects import NOW, PodBuilder, a_model, a_spec, an_inspection
 
 Path = tuple[str, ...]
 
@@ -30,6 +30,7 @@ class FakeCluster:
         self.events: list[tuple[str, str]] = []
         self.fail: dict[str, errors.ApiError] = {}
         self.inspection: PodBuilder | None = an_inspection()  # what a Job's pod has come to; None: it has none
+        self.unknown_kinds: set[Child] = set()
         self._version = 100
 
     # What the operator calls
@@ -49,6 +50,7 @@ class FakeCluster:
                 if path[0] == child.plural and api.MODEL_LABEL in item["metadata"].get("labels", {})
             ]
             for child in Child
+            if child not in self.unknown_kinds
         }
         return Snapshot(models, children, copy.deepcopy(self.pod_list))
 
@@ -58,6 +60,8 @@ class FakeCluster:
 
     async def child(self, child: Child, key: Key) -> Object | None:
         self._raise(f"get {child.plural}")
+        if child in self.unknown_kinds:
+            raise errors.UnknownKind(f"get {child.plural}", 404, "404 page not found")
         return copy.deepcopy(self.objects.get((child.plural, *key)))
 
     async def pods(self, key: Key) -> list[Object]:
@@ -97,6 +101,15 @@ class FakeCluster:
         stored = self._apply(path, copy.deepcopy(body), api.FIELD_MANAGER, force=force)
         return copy.deepcopy(stored)
 
+    async def delete(self, child: Child, body: Object) -> None:
+        self._raise(f"delete {child.plural}")
+        path = (child.plural, body["metadata"]["namespace"], body["metadata"]["name"])
+        if path in self.objects and self.objects[path]["metadata"]["uid"] != body["metadata"]["uid"]:
+            raise errors.Conflict(f"delete {child.plural}", 409, "uid mismatch")
+        if self.objects.pop(path, None) is not None:
+            del self.owned[path]
+            self.writes.append(("delete", child.plural))
+
     async def apply_status(self, key: Key, uid: str, status: Object) -> None:
         self._raise("patch status")
         model = self.objects.get((api.PLURAL, *key))
@@ -131,6 +144,12 @@ class FakeCluster:
         model["spec"] |= fields
         model["metadata"]["generation"] += 1
 
+    def replace_spec(self, key: Key, spec: Object) -> None:
+        """kubectl replace: fields that are not given fall back to those of `a_spec`."""
+        model = self.objects[api.PLURAL, *key]
+        model["spec"] = a_spec(**spec)
+        model["metadata"]["generation"] += 1
+
     def edit(self, child: Child, key: Key, change: Callable[[Object], None], manager: str = "kubectl") -> None:
         """Another writer changes a child, and owns from then on what it changed."""
         path = (child.plural, *key)
@@ -142,7 +161,7 @@ class FakeCluster:
             fields -= changed
         self.owned[path].setdefault(manager, set()).update(changed & after.keys())
 
-    def delete(self, child: Child, key: Key) -> None:
+    def delete_by_hand(self, child: Child, key: Key) -> None:
         """kubectl delete."""
         del self.objects[child.plural, *key]
         del self.owned[child.plural, *key]
@@ -189,7 +208,7 @@ class FakeCluster:
         changed = {leaf: value for leaf, value in wanted.items() if current.get(leaf) != value}
         for leaf, value in changed.items():
             _put(stored, leaf, value)
-        for leaf in dropped:
+        for leaf in sorted(dropped, key=_last_what_finds):
             if not any(leaf in fields for fields in managers.values()):
                 _remove(stored, leaf)
         if changed or dropped:
@@ -221,6 +240,8 @@ def _leaves(value: Any, path: Path = ()) -> dict[Path, Any]:
         return {}
     if isinstance(value, dict) and value:
         return {leaf: found for name, item in value.items() for leaf, found in _leaves(item, (*path, name)).items()}
+    if path[-1:] in (("ingress",), ("egress",)):
+        return {path: value}  # a NetworkPolicy's rules are one value each
     if isinstance(value, list) and value and all(_key(item) for item in value):
         return {leaf: found for item in value for leaf, found in _leaves(item, (*path, f"[{_key(item)}]")).items()}
     return {path: value}
@@ -248,13 +269,18 @@ def _put(obj: Object, leaf: Path, value: Any) -> None:
     _walk(obj, leaf[:-1])[leaf[-1]] = value
 
 
+def _last_what_finds(leaf: Path) -> tuple[int, int]:
+    """An item of a list is found by its key, so that goes last."""
+    return len(KEYS) - KEYS.index(leaf[-1]) if leaf[-1] in KEYS else 0, -len(leaf)
+
+
 def _remove(obj: Object, leaf: Path) -> None:
     """Drop the field, and what holds it if nothing is left there."""
-    for depth in range(len(leaf), 0, -1):
-        parent, name = _walk(obj, leaf[: depth - 1]), leaf[depth - 1]
-        if depth < len(leaf) and _walk(obj, leaf[:depth]) not in ({}, []):
+    holders = [_walk(obj, leaf[:depth]) for depth in range(len(leaf))]
+    for depth in reversed(range(len(leaf))):
+        if depth < len(leaf) - 1 and holders[depth + 1] not in ({}, []):
             return
-        if name.startswith("["):
-            parent.remove(_walk(parent, (name,)))
+        if leaf[depth].startswith("["):
+            holders[depth].remove(holders[depth + 1])
         else:
-            del parent[name]
+            del holders[depth][leaf[depth]]

@@ -11,7 +11,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
-{{/* What the chart passes on by name; `runtime`, `cache`, `resources` and `podTemplate` go on whole. Empty means unset. */}}
+{{/* What the chart passes on by name; objects such as `runtime` and `podTemplate` go on whole. Empty means unset. */}}
 {{- define "minisgl-model.spec" -}}
 model:
   source: {{ .Values.model.source | quote }}
@@ -56,8 +56,27 @@ cache:
 resources:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .Values.extraArgs }}
+extraArgs:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.rollout }}
+rollout:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .Values.podTemplate }}
 podTemplate:
   {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.networkPolicy }}
+networkPolicy:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.monitoring }}
+monitoring:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.pause }}
+pause: {{ . }}
 {{- end }}
 {{- end }}

@@ -29,22 +29,17 @@ from minisgl_operator.api.names import (
 )
 from minisgl_operator.api.part import Part
 from minisgl_operator.api.plan import Plan
-from minisgl_operator.api.spec import (
-    QUANTITY_PATTERN,
-    Device,
-    PodMetadata,
-    PodSpec,
-    PodTemplate,
-    PullSecret,
-    Resources,
-    Spec,
-    Toleration,
-)
+from minisgl_operator.api.pod import DECIDED_ENV, EnvVar, PodTemplate
+from minisgl_operator.api.rollout import Rollout
+from minisgl_operator.api.scalar import QUANTITY_PATTERN
+from minisgl_operator.api.spec import Device, Resources, Spec
 from minisgl_operator.api.status import Condition, Launched, Loading, PodStart, Startup, Status
+from minisgl_operator.api.traffic import Monitoring, NetworkPolicy, Peer
 
 __all__ = [
     "API_VERSION",
     "APPLIED_HASH",
+    "DECIDED_ENV",
     "FIELD_MANAGER",
     "GROUP",
     "IMAGE",
@@ -64,23 +59,24 @@ __all__ = [
     "Condition",
     "CredentialsSecret",
     "Device",
+    "EnvVar",
     "Key",
     "Launched",
     "Loading",
     "Model",
+    "Monitoring",
+    "NetworkPolicy",
     "Part",
+    "Peer",
     "Plan",
-    "PodMetadata",
-    "PodSpec",
     "PodStart",
     "PodTemplate",
-    "PullSecret",
     "Resources",
+    "Rollout",
     "Spec",
     "Startup",
     "Status",
     "TokenSecret",
-    "Toleration",
     "labels",
     "selector",
     "url",

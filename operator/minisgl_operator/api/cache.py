@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field
 
-from minisgl_operator.api.part import Name, Part, Quantity
+from minisgl_operator.api.part import Part
+from minisgl_operator.api.scalar import Name, Quantity
 
 
 class Cache(Part):

@@ -9,7 +9,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from minisgl_operator.api.part import Name, Part
+from minisgl_operator.api.part import Part
+from minisgl_operator.api.scalar import DataKey, Name
 
 # A folder below a claim, a bucket or an image: no component starts with a dot, so none leads out of it.
 _FOLDER = r"(/[A-Za-z0-9_][A-Za-z0-9._=+-]*)*"
@@ -31,7 +32,7 @@ class TokenSecret(Part):
     """A key of a Secret in the model's namespace."""
 
     name: Name = Field(description="Name of the Secret.")
-    key: Name = Field(default="token", description="Key within the Secret.")
+    key: DataKey = Field(default="token", description="Key within the Secret.")
 
 
 class CredentialsSecret(Part):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
-
-# The length of an object's name at most; the API server checks its shape where it is used.
-Name = Annotated[str, StringConstraints(min_length=1, max_length=253)]
-Quantity = int | str
 
 
 class Part(BaseModel):
@@ -26,3 +22,18 @@ class Part(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
     )
+
+
+def rules(*given: tuple[str, ...]) -> ConfigDict:
+    """CEL rules of a part as (expression, message[, path]): the API server refuses what breaks one, with that message.
+
+    `path` names the field that is told as wrong; without it, it is the part itself.
+    """
+    keys = ("rule", "message", "fieldPath")
+    validations: list[Any] = [dict(zip(keys, each, strict=False)) for each in given]
+    return ConfigDict(json_schema_extra={"x-kubernetes-validations": validations})
+
+
+def merged_by(*keys: str) -> dict[str, Any]:
+    """A list that is merged by these keys, in which no two items have the same ones."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}

@@ -20,7 +20,7 @@ class Condition(Part):
         description="Ready: every wanted replica of the newest spec serves. Reconciling: work is under way. "
         "Stalled: nothing moves until something is changed."
     )
-    status: Literal["True", "False"] = Field(description="Whether the condition holds.")
+    status: Literal["True", "False"] = Field(description="True or False: whether the condition holds.")
     reason: Annotated[str, StringConstraints(min_length=1, max_length=1024)] = Field(
         description=f"One word for the cause. What the operator sees: {', '.join(Reason)}. What a server ended with: "
         f"{', '.join(termination.Reason)}."
@@ -31,7 +31,7 @@ class Condition(Part):
     last_transition_time: str = Field(
         description="When status last changed.", json_schema_extra={"format": "date-time"}
     )
-    observed_generation: int = Field(description="metadata.generation that was judged.")
+    observed_generation: int = Field(description="Value of metadata.generation that was judged.")
 
 
 def moment(text: str) -> str | None:
@@ -75,8 +75,9 @@ class PodStart(Steps):
     """A pod that is on its way."""
 
     phase: Literal["Scheduling", "Preparing", "Image", "Loading", "Failing", "NotReady"] = Field(
-        description="What it waits for: a node; network and volumes; the image and init containers; the model. "
-        "Failing: its container ended and waits for another try. NotReady: it served, and does not answer now."
+        description="What it waits for. Scheduling: a node. Preparing: network and volumes. Image: the image and init "
+        "containers. Loading: the model. Failing: its container ended and waits for another try. NotReady: it served, "
+        "and does not answer now."
     )
     restarts: int = Field(default=0, description="How often its container was started again.")
     loading: Loading | None = Field(default=None, description="How far the server is; absent while it does not answer.")

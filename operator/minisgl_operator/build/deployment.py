@@ -16,19 +16,20 @@ from minisgl_operator.settings import Settings
 
 # 140 GB at 50 MB/s take 47 minutes. Past it, a server that still advances is not called stalled.
 PROGRESS_DEADLINE_SECONDS = 3900
+# Fields that make no pod another one: a change of them must not take a newer image either.
+BESIDE_THE_PODS = {"replicas", "rollout", "network_policy", "monitoring", "pause"}
 
 
 def build_deployment(key: Key, uid: str, spec: Spec, settings: Settings, live: Object | None) -> Object:
     """The wanted Deployment. `live` is the one in the cluster, if any. Raises SpecError."""
-    spec_hash = digest(spec.model_dump(by_alias=True, exclude={"replicas"}, exclude_defaults=True))
+    spec_hash = digest(spec.model_dump(by_alias=True, exclude=BESIDE_THE_PODS, exclude_defaults=True))
     image = spec.image or _image_in_use(live, spec_hash) or settings.runtime_image
     template = build_pod(key, spec, settings, image)
     template_hash = digest(template)
     template["metadata"]["annotations"][api.TEMPLATE_HASH] = template_hash
     metadata = build_metadata(key, uid)
     metadata["annotations"] = {api.SPEC_HASH: spec_hash, api.TEMPLATE_HASH: template_hash, api.IMAGE: image}
-    # GPUs are scarce: a surge pod would wait for one that only the old pod can free. A CPU rollout never dips.
-    surge, unavailable = (0, 1) if spec.device.type == "cuda" else (1, 0)
+    surge, unavailable = spec.rollout.limits(spec.device.type)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -36,7 +37,7 @@ def build_deployment(key: Key, uid: str, spec: Spec, settings: Settings, live: O
         "spec": {
             "replicas": spec.replicas,
             "revisionHistoryLimit": 3,
-            "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
+            "progressDeadlineSeconds": spec.rollout.progress_deadline_seconds or PROGRESS_DEADLINE_SECONDS,
             "selector": {"matchLabels": api.selector(key.name)},
             "strategy": {
                 "type": "RollingUpdate",

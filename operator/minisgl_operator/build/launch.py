@@ -35,6 +35,6 @@ def build_launch(key: Key, spec: Spec, model_path: str) -> Launch:
     }
     values = {"drainDelaySeconds": DRAIN_DELAY_SECONDS} | spec.runtime | decided
     try:
-        return Launch(to_argv(values), validate(values))
+        return Launch([*to_argv(values), *spec.extra_args], validate(values))
     except UsageError as error:
         raise SpecError(f"spec.runtime: {error}") from error

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from minisgl_operator import api
-from minisgl_operator.api import Key, Spec
+from minisgl_operator.api import Key, Part, Spec
 from minisgl_operator.build.cache import build_cache
 from minisgl_operator.build.check import build_check
+from minisgl_operator.build.checks import check
 from minisgl_operator.build.container import build_container
 from minisgl_operator.build.launch import build_launch
 from minisgl_operator.build.source import build_source
@@ -24,6 +25,7 @@ def build_pod(key: Key, spec: Spec, settings: Settings, image: str) -> Object:
     source = build_source(spec.model)
     launch = build_launch(key, spec, source.model_path)
     cache = build_cache(spec.cache)
+    check(spec, [*source.env, *cache.env], launch.args.tensor_parallel_size)
     pod = spec.pod_template
     volumes = [{"name": "tmp", "emptyDir": {}}, *cache.volumes, *source.volumes]
     mounts = [{"name": "tmp", "mountPath": "/tmp"}, *cache.mounts, *source.mounts]  # noqa: S108 (the pod's own)
@@ -33,9 +35,16 @@ def build_pod(key: Key, spec: Spec, settings: Settings, image: str) -> Object:
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108
     placement = {
         "nodeSelector": pod.spec.node_selector,
-        "tolerations": [each.model_dump(by_alias=True, exclude_none=True) for each in pod.spec.tolerations],
+        "tolerations": [_dump(each) for each in pod.spec.tolerations],
+        "affinity": _dump(pod.spec.affinity) if pod.spec.affinity else None,
+        "topologySpreadConstraints": [
+            # Unset, Kubernetes would count no pod at all.
+            {"labelSelector": {"matchLabels": api.selector(key.name)}} | _dump(each)
+            for each in pod.spec.topology_spread_constraints
+        ],
         "runtimeClassName": pod.spec.runtime_class_name or settings.runtime_class_name,
         "priorityClassName": pod.spec.priority_class_name,
+        "schedulerName": pod.spec.scheduler_name,
         "imagePullSecrets": [{"name": each.name} for each in pod.spec.image_pull_secrets],
     }
     args = launch.args
@@ -63,3 +72,8 @@ def build_pod(key: Key, spec: Spec, settings: Settings, image: str) -> Object:
             **{name: value for name, value in placement.items() if value},
         },
     }
+
+
+def _dump(part: Part) -> Object:
+    """As its author wrote it: an empty selector takes everything, an absent one nothing."""
+    return part.model_dump(by_alias=True, exclude_unset=True, exclude_none=True)
