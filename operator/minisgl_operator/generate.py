@@ -72,13 +72,16 @@ def files(root: Path) -> dict[str, str]:
 
 
 def fill(values: dict[str, Any]) -> None:
-    """Put the resource's own schema where the base leaves a field of the spec empty."""
+    """Put the resource's own schema where the base leaves a field of the spec, or of one of its parts, empty."""
     spec = crd.spec_schema()["properties"]
     for name, given in values["properties"].items():
         if name == "runtime":
             values["properties"][name] = schema.values_schema()
         elif not given:
             values["properties"][name] = crd.as_values(spec[name])
+        for part, inner in given.get("properties", {}).items():
+            if not inner:
+                given["properties"][part] = crd.as_values(spec[name]["properties"][part])
 
 
 def rbac() -> list[dict[str, Any]]:

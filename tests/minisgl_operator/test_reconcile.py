@@ -39,7 +39,7 @@ def test_a_model_becomes_ready_with_few_writes_and_one_event() -> None:
     stage.reconcile()
     stage.cluster.run_pods(stage.key)
     stage.reconcile()
-    assert len(stage.cluster.writes) <= 9
+    assert len(stage.cluster.writes) <= 10
     assert stage.cluster.events == [("Normal", "Starting"), ("Normal", "Serving")]
     assert stage.status["engine"]["attentionBackend"] == "torch"
 

@@ -34,6 +34,12 @@ device:
   {{- with .resourceName }}
   resourceName: {{ . | quote }}
   {{- end }}
+  {{- with .gpu }}
+  gpu: {{ . | quote }}
+  {{- end }}
+  {{- with .memory }}
+  memory: {{ . | quote }}
+  {{- end }}
 {{- end }}
 {{- with .Values.runtime }}
 runtime:
