@@ -55,7 +55,7 @@ cluster-down:  ## end it: no process, mount, link or cgroup stays
 kubeconfig:  ## print the path of its kubeconfig
 	@$(CLUSTER) kubeconfig
 
-image: venv-quiet  ## build the operator's and the runtime's image and load them; prints their names
+image: venv-quiet  ## build all images from their Dockerfiles and load them into the running cluster; prints their names
 	@$(CLUSTER) image
 
 generate: venv-quiet  ## write all that is derived: CRD, RBAC, value schemas, argument tables, versions

@@ -92,9 +92,10 @@ def change(command: str) -> None:
 
 def print_environment(export: bool) -> None:
     """What other rooms read: as JSON, or as lines for eval."""
-    now = {recipe.short: recipe.name() for recipe in (images.runtime(), images.operator())}
+    now = {recipe.short: recipe.name() for recipe in (images.runtime(), images.without_gpu(), images.operator())}
     # The images the cluster has, for those can be run; the code may have changed since.
-    loaded = now | {short: name for short, name in lifecycle.remembered_images().items() if short in now}
+    remembered = lifecycle.remembered_images()
+    loaded = now | {short: name for short, name in remembered.items() if short in now}
     if stale := [short for short in now if loaded[short] != now[short]]:
         say(f"{' and '.join(stale)}: the code changed since they were loaded; run: python -m cluster image")
     values = {
@@ -103,6 +104,8 @@ def print_environment(export: bool) -> None:
         "MINISGL_OPERATOR_IMAGE": loaded["minisgl-operator"],
         "MINISGL_RUNTIME_IMAGE": loaded["minisgl-runtime"],
         "MINISGL_RUNTIME_CLASS": "hostfs",
+        "MINISGL_WITHOUT_GPU_IMAGE": loaded["minisgl-runtime-without-gpu"],
+        "MINISGL_WHOLE_RUNTIME_IMAGE": remembered.get(images.whole_runtime().short, ""),  # after `image` alone
         "MINISGL_AUDIT_LOG": str(AUDIT),
         "MINISGL_LOGS": str(LOGS),
     }

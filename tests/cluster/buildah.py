@@ -1,10 +1,11 @@
-"""Images that need a distribution: the Debian base from mmdebstrap, and what a Dockerfile makes of it with buildah.
+"""Images that need a distribution: Debian bases from mmdebstrap, and what a Dockerfile makes of them with buildah.
 No registry and no daemon is needed; each build has its own mounts and processes, which end with it."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -13,8 +14,15 @@ from cluster.paths import CACHE, ROOT
 from cluster.process import ISOLATED, run
 from cluster.say import ClusterError, phase
 
-BASE_PACKAGES = "python3-minimal,python3-pip,python3-venv,ca-certificates"
-BASE_SECONDS, BUILD_SECONDS = 1200, 900
+# Of a merged /usr only the tool that once merged it needs Perl, 60 MB.
+WITHOUT_PERL = """chroot "$1" sh -c 'dpkg-query --show --showformat="\\${Package}\\n" |
+    grep -E "^(usrmerge|perl|perl-modules-.*|libperl.*|lib.*-perl)$" | xargs dpkg --purge --force-depends'"""
+# A Dockerfile's two bases (mmdebstrap's variant, packages, last step): one to build on, one for pods.
+BASES = {
+    "build": ("minbase", "python3-pip,python3-venv,gcc,libc6-dev,ca-certificates", "true"),
+    "pod": ("essential", "python3,libstdc++6,ca-certificates", WITHOUT_PERL),
+}
+BASE_SECONDS, BUILD_SECONDS = 1200, 1800
 WHERE = CACHE / "buildah"
 SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
 # CA bundles a build may need to reach a package index; a machine with its own names it in one of these.
@@ -24,9 +32,10 @@ BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 # The tar would carry this machine's name, name servers and package sources into every image.
 BASE_SCRIPT = """
 set -eu
-mmdebstrap --quiet --mode=root --variant=minbase --include="$1" \\
+mmdebstrap --quiet --mode=root --variant="$5" --include="$1" \\
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \\
     --dpkgopt='path-exclude=/usr/share/locale/*' \\
+    --customize-hook="$6" \\
     --customize-hook='rm -rf "$1"/etc/resolv.conf "$1"/etc/hostname "$1"/etc/apt/sources.list*' \\
     "$2" "$3" "$4"
 """
@@ -39,20 +48,26 @@ $BUILDAH commit --quiet --rm "$container" "$2"
 """
 BUILD_SCRIPT = """
 set -eu
-$BUILDAH build --isolation chroot --network host --pull-never --layers --build-arg BASE="$1" $SECRETS \\
-    --tag "$2" --file "$3" "$4"
-$BUILDAH push --quiet "$2" "docker-archive:$5:$2"
+$BUILDAH build --isolation chroot --network host --pull-never --layers $SECRETS \\
+    --build-arg BUILD_BASE="$1" --build-arg BASE="$2" --tag "$3" --file "$4" $6 \\
+    --secret id=pip,src="$7" "$8"
+$BUILDAH push --quiet "$3" "docker-archive:$5:$3"
 """
 
 
-def base_key() -> str:
-    """What the base is made from."""
-    return digest(BASE_SCRIPT, COMMIT_SCRIPT, BASE_PACKAGES, codename())
+def bases_key() -> str:
+    """What both bases are made from."""
+    return digest(*map(base_key, BASES))
 
 
-def base_image() -> str:
-    """The name the base has in buildah's store."""
-    return f"localhost/base:{base_key()}"
+def base_key(kind: str) -> str:
+    """What one base is made from."""
+    return digest(BASE_SCRIPT, COMMIT_SCRIPT, *BASES[kind], codename())
+
+
+def base_image(kind: str) -> str:
+    """The name a base has in buildah's store."""
+    return f"localhost/base:{base_key(kind)}"
 
 
 def codename() -> str:
@@ -64,33 +79,48 @@ def codename() -> str:
     raise ClusterError("/etc/os-release names no VERSION_CODENAME", "build images on Debian")
 
 
-def build_base() -> None:
-    """Make the base image unless the store has it."""
+def build_bases() -> None:
+    """Make the base images that the store lacks."""
+    for kind in BASES:
+        _build_base(kind)
+
+
+def _build_base(kind: str) -> None:
     WHERE.mkdir(parents=True, exist_ok=True)
-    marker = WHERE / f"{base_image().replace('/', '_')}.done"
+    marker = WHERE / f"{base_image(kind).replace('/', '_')}.done"
     if marker.exists():
         return
     sources = next((path for path in SOURCES if path.exists() and path.read_text().strip()), None)
     if sources is None:
         raise ClusterError(f"no package sources in {' or '.join(map(str, SOURCES))}", "build images on Debian")
-    tar = CACHE / "base" / f"{base_key()}.tar"
+    variant, packages, last = BASES[kind]
+    tar = CACHE / "base" / f"{base_key(kind)}.tar"
     if not tar.exists():
         fresh = tar.with_name(f"new-{tar.name}")
         tar.parent.mkdir(parents=True, exist_ok=True)
         fresh.unlink(missing_ok=True)
-        with phase("build the base image (mmdebstrap)"):
-            _isolated("base", BASE_SCRIPT, BASE_PACKAGES, codename(), fresh, sources, timeout=BASE_SECONDS)
+        with phase(f"build the base image for {kind}s (mmdebstrap)"):
+            given = (packages, codename(), fresh, sources, variant, last)
+            _isolated("base", BASE_SCRIPT, *given, timeout=BASE_SECONDS)
         fresh.replace(tar)
-    with phase("commit the base image"):
-        _isolated("base", COMMIT_SCRIPT, tar, base_image(), timeout=BUILD_SECONDS)
+    with phase(f"commit the base image for {kind}s"):
+        _isolated("base", COMMIT_SCRIPT, tar, base_image(kind), timeout=BUILD_SECONDS)
     marker.touch()
 
 
-def build_dockerfile(dockerfile: Path, name: str, target: Path) -> None:
-    """Build `dockerfile` with the repository as its context; write the image `name` to the archive `target`."""
-    build_base()
+def build_dockerfile(dockerfile: Path, name: str, target: Path, stage: str = "", index: str = "") -> None:
+    """Build `dockerfile` to its end or to `stage`, with the repository as its context; write the image `name` to the
+    archive `target`. `index` is one more package index: told by a secret, for an argument would be part of the key
+    that layers are cached under."""
+    build_bases()
     target.unlink(missing_ok=True)
-    _isolated(target.stem, BUILD_SCRIPT, base_image(), name, dockerfile, ROOT, target, timeout=BUILD_SECONDS)
+    bases = (base_image("build"), base_image("pod"))
+    with tempfile.NamedTemporaryFile("w", prefix="pip-") as settings:
+        settings.write(f"[global]\nextra-index-url = {index}\ntimeout = 300\n" if index else "")
+        settings.flush()
+        until = f"--target={stage}" if stage else ""
+        given = (*bases, name, dockerfile, target, until, settings.name, ROOT)
+        _isolated(target.stem, BUILD_SCRIPT, *given, timeout=BUILD_SECONDS)
 
 
 def _isolated(log: str, script: str, *arguments: object, timeout: float) -> None:

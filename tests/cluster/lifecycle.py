@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import cgroup, go, images, node, objects, pki, sandbox, store
-from cluster.buildah import build_base
+from cluster.buildah import build_bases
 from cluster.config import Node, hostfs, kubeconfig, outside_server, render_config, sandbox_script
 from cluster.digest import digest
 from cluster.leftovers import mounts_below
@@ -49,10 +49,10 @@ def locked() -> Iterator[None]:
 
 
 def build() -> None:
-    """Everything that is the same for every state of the code: packages, programs, the base image."""
+    """Everything that is the same for every state of the code: packages, programs, base images."""
     install_packages()
     go.build_programs()
-    build_base()
+    build_bases()
 
 
 def up() -> None:
@@ -60,7 +60,7 @@ def up() -> None:
     if os.geteuid() != 0:
         raise ClusterError("namespaces, mounts and cgroups need root", "run as root")
     build()
-    archives = images.build_images()
+    archives = images.build_images(images.recipes())
     wanted = _settings(archives)
     if reason := _why_not(wanted):
         if STATE.exists():
@@ -78,9 +78,9 @@ def up() -> None:
 
 
 def image() -> list[str]:
-    """Build the images; load them where a cluster runs."""
+    """Build the images, the whole runtime's too; load them where a cluster runs."""
     build()
-    archives = images.build_images()
+    archives = images.build_images([*images.recipes(), images.whole_runtime()])
     if running():
         store.load_images(archives)
         _remember(json.loads(READY.read_text())["settings"], archives)

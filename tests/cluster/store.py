@@ -18,6 +18,7 @@ from cluster.sandbox import init_pid, run_inside, spawn_inside
 from cluster.say import ClusterError, phase, say
 
 KEPT_TAGS = 4  # of each image; older ones go at the next cold start
+LARGE, KEPT_LARGE_TAGS = "docker.io/local/minisgl-runtime-cpu", 1  # 2.6 GB each, content and snapshot
 IMPORT_SECONDS = 300
 
 
@@ -77,7 +78,9 @@ def surplus(table: str, wanted: Collection[str]) -> list[str]:
     for name in digests:
         if name.startswith("docker.io/local/"):
             ours.setdefault(name.rpartition(":")[0], []).append(name)
-    old = {name for tags in ours.values() if len(tags) > KEPT_TAGS for name in tags if name not in wanted}
+    kept = {LARGE: KEPT_LARGE_TAGS}
+    full = {image for image, tags in ours.items() if len(tags) > kept.get(image, KEPT_TAGS)}
+    old = {name for image in full for name in ours[image] if name not in wanted}
     freed = {digests[name] for name in old} - {digests[name] for name in digests if name in wanted}
     return [name for name, value in digests.items() if name in old or value in freed]
 

@@ -29,6 +29,8 @@ class Environment:
     runtime_class: str | None
     audit_log: Path | None
     models_folder: Path
+    whole_runtime_image: str | None  # built from runtime/Dockerfile: needs nothing of the node
+    without_gpu_image: str | None  # takes `--device=cuda` for the CPU
 
     @property
     def operator_values(self) -> dict[str, str]:
@@ -49,6 +51,8 @@ def read(environ: Mapping[str, str] = os.environ) -> Environment:
         runtime_class=environ.get("MINISGL_RUNTIME_CLASS") or None,
         audit_log=Path(audit_log) if audit_log else None,
         models_folder=Path(environ.get("MINISGL_MODELS_DIR") or CACHE / "models"),
+        whole_runtime_image=environ.get("MINISGL_WHOLE_RUNTIME_IMAGE") or None,
+        without_gpu_image=environ.get("MINISGL_WITHOUT_GPU_IMAGE") or None,
     )
 
 
