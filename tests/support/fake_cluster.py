@@ -209,7 +209,8 @@ class FakeCluster:
         for leaf, value in changed.items():
             _put(stored, leaf, value)
         for leaf in sorted(dropped, key=_last_what_finds):
-            if not any(leaf in fields for fields in managers.values()):
+            is_there = leaf in _leaves(stored)  # an emptied holder has taken it along
+            if is_there and not any(leaf in fields for fields in managers.values()):
                 _remove(stored, leaf)
         if changed or dropped:
             if any(leaf[0] == "spec" for leaf in [*changed, *dropped]):

@@ -36,7 +36,11 @@ WITHIN: tuple[tuple[Path, set[str], Schema], ...] = (
     (("monitoring",), {"enabled"}, {"enabled": True}),
 )
 # What a field needs beside itself.
-TOGETHER: dict[str, Schema] = {"tolerationSeconds": {"effect": "NoExecute"}, "values": {"operator": "In"}}
+TOGETHER: dict[str, Schema] = {
+    "tolerationSeconds": {"effect": "NoExecute"},
+    "values": {"operator": "In"},
+    "s3": {"source": "s3://bucket/prefix"},
+}
 
 
 @dataclass(frozen=True)
