@@ -30,7 +30,6 @@ test:  ## everything: lint, unit, CPU engine, charts, and end to end on the real
 	@$(PHASE) cluster-build --hint "make cluster-build shows all output" -- $(MAKE) -s cluster-build
 	@$(PHASE) unit --show --hint "make test-unit" -- $(MAKE) -s test-unit
 	@$(PHASE) charts --show --hint "make test-charts" -- $(MAKE) -s test-charts
-	@$(PHASE) control-plane --show --hint "make test-control-plane" -- $(MAKE) -s test-control-plane
 	@$(PHASE) cluster-up --hint "make cluster-down, then: make cluster-up" -- $(MAKE) -s cluster-up
 	@$(PHASE) e2e --show --hint "the cluster still runs: make test-e2e; make cluster-down ends it" -- $(MAKE) -s test-e2e
 	@$(PHASE) cluster-down -- $(MAKE) -s cluster-down

@@ -183,7 +183,7 @@ def _facts(seen: Observation, previous: Object) -> Object:
     startup = {"startup": _plain(timeline.startup(pod, info)), "launched": _plain(timeline.launched(pod))}
     if server is None:
         return startup
-    engine = server.engine.model_dump(by_alias=True, mode="json")
+    engine = server.engine.model_dump(by_alias=True, mode="json", exclude_none=True)
     return {"engine": engine, "backend": server.engine.attention_backend} | startup
 
 

@@ -16,6 +16,7 @@ PREFIXES = {
     "models": (MODELS, "minisglmodels"),
     "pods": ("/api/v1", "pods"),
     "events": ("/api/v1", "events"),
+    "jobs": ("/apis/batch/v1", "jobs"),
     **{child.plural: (child.prefix, child.plural) for child in Child},
 }
 CLUSTER_WIDE = {
