@@ -68,12 +68,8 @@ CASES = {
         "UnsupportedModel", "NobodysModel", "supported model", "Stalled", source="pvc://models/unsupported"
     ),
     "no-memory": Case(
-        "DoesNotFit", "of what is free of 120 MiB is 0", "set spec.resources.limits.memory to", "Stalled",
+        "DoesNotFit", "120 MiB", "spec.resources.limits.memory", "Stalled",
         spec={"runtime": QUICK, "resources": {"limits": {"memory": "120Mi"}}},
-    ),
-    "no-cache": Case(
-        "OutOfMemory", "memory for the KV cache is too small: scheduler-0", "runtime.memoryRatio", "Stalled",
-        spec={"runtime": {"dummyWeight": True, "memoryRatio": 0.05}, "resources": {"limits": {"memory": "2Gi"}}},
     ),
     "not-a-server": Case("CrashLoop", "exit code", "kubectl logs", "Stalled"),
     "hanging": Case(
@@ -164,13 +160,12 @@ def test_a_cause_is_told_with_reason_words_and_next_action(name: str) -> None:
 
 
 def test_the_termination_message_of_a_server_names_process_rank_and_hint() -> None:
-    (pod,) = kube.pods("no-cache")
+    (pod,) = kube.pods("half-a-file")
     [container] = pod["status"]["containerStatuses"]
     state: Any = container["state"].get("terminated") or container["lastState"]["terminated"]
     left = json.loads(state["message"])
-    assert (left["reason"], left["memory"]) == ("OutOfMemory", "KVCache")
-    assert (left["process"], left["rank"]) == ("scheduler-0", 0)
-    assert "runtime.memoryRatio" in left["hint"]
+    assert (left["reason"], left["process"], left["rank"]) == ("ModelLoadFailed", "scheduler-0", 0)
+    assert "mend the model's files" in left["hint"]
 
 
 def test_a_claim_and_a_secret_that_come_later_are_picked_up() -> None:
