@@ -83,9 +83,9 @@ def test_a_bucket_that_is_not_there_stalls_the_model(store: None, model: Model) 
 
 
 def test_a_claim_for_one_pod_is_refused_for_two_and_a_lower_number_mends_it(tiny: str, model: Model) -> None:
-    rollout = {"maxSurge": 0, "maxUnavailable": 1}
+    gpu = {"type": "cuda"}  # a rollout on GPUs has no pod beyond the replicas
     with storage.claim("one-pod", "ReadWriteOncePod"):
-        model("two-of-one", tiny, cache={"claim": "one-pod"}, replicas=2, rollout=rollout)
+        model("two-of-one", tiny, cache={"claim": "one-pod"}, replicas=2, device=gpu)
         found = kube.wait_until("two-of-one", "Stalled")
         assert found["reason"] == "InvalidSpec"
         assert "spec.cache.claim: claim one-pod is ReadWriteOncePod" in found["message"]
