@@ -11,12 +11,14 @@ import hashlib
 import logging
 import os
 import re
+import ssl
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import certifi
 import obstore
 from obstore.exceptions import BaseError, PreconditionError
 from obstore.store import S3Store
@@ -55,6 +57,7 @@ def download(bucket: str, folder: str, known: Sequence[str], wanted: Sequence[st
     """
     url = f"s3://{bucket}/{folder}".rstrip("/")
     place = cache.root() / "s3" / bucket / folder
+    _trust()
     try:
         store = S3Store(
             bucket,
@@ -90,6 +93,13 @@ def download(bucket: str, folder: str, known: Sequence[str], wanted: Sequence[st
     if all(cache.is_whole(target, file) for file in files):
         _remember(place, target)
     return target
+
+
+def _trust() -> None:
+    """Name certifi's certificates where the system has none: the client does not start without, not even for http."""
+    system = ssl.get_default_verify_paths()
+    if system.cafile is None and not (system.capath and any(os.scandir(system.capath))):
+        os.environ["SSL_CERT_FILE"] = certifi.where()
 
 
 def revision(files: Sequence[File]) -> str:

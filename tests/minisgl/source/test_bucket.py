@@ -1,5 +1,6 @@
 """A model in an object store, over the real protocol: a server on the loopback that checks signatures."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -255,3 +256,13 @@ def test_a_cache_that_cannot_be_written_is_named(server: S3Server, tmp_path: Pat
     assert error.reason is Reason.START_FAILED
     assert str(tmp_path / "cache") in str(error)
     assert "MINISGL_CACHE" in str(error)
+
+
+def test_an_image_without_certificates_reads_a_bucket_too(server: S3Server, tmp_path: Path) -> None:
+    nothing = {"SSL_CERT_FILE": str(tmp_path / "none"), "SSL_CERT_DIR": str(tmp_path / "none")}
+    code = f"from minisgl.source import find_model; print(find_model('{URL}'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | nothing, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.strip()) / "config.json").is_file()
