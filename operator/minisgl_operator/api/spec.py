@@ -43,8 +43,9 @@ class Device(Part):
     )
     gpu: str | None = Field(
         default=None,
-        description=f"Kind of the GPUs: {', '.join(GPUS)}. It places no pod; it tells how much memory there is, so that "
-        "what cannot fit is refused before a pod is made. Unset: read from the nodeSelector nvidia.com/gpu.product, if there is one.",
+        description=f"Kind of the GPUs: {', '.join(GPUS)}. It places no pod; it tells how much memory there is, so "
+        "that what cannot fit is refused before a pod is made. Unset: read from the nodeSelector "
+        "nvidia.com/gpu.product, if there is one.",
         json_schema_extra={"enum": list(GPUS)},
     )
     memory: Quantity | None = Field(
