@@ -73,7 +73,7 @@ def _server(env: Environment) -> kube.Object:
 
 
 @contextmanager
-def claim(name: str, *modes: str, folder: Path | None = None) -> Iterator[str]:
+def claim(name: str, *modes: str, folder: Path | None = None, namespace: str = MODELS) -> Iterator[str]:
     """A claim while the block runs, bound to a volume over `folder` of the node if there is one."""
     size = {"storage": "10Gi"}
     wanted = {"accessModes": modes, "storageClassName": "", "resources": {"requests": size}}
@@ -81,15 +81,15 @@ def claim(name: str, *modes: str, folder: Path | None = None) -> Iterator[str]:
         "accessModes": modes,
         "capacity": size,
         "storageClassName": "",
-        "claimRef": {"namespace": MODELS, "name": name},
+        "claimRef": {"namespace": namespace, "name": name},
         "hostPath": {"path": str(folder), "type": "Directory"},
     }
-    meta = {"name": name, "namespace": MODELS}
+    meta, volume = {"name": name, "namespace": namespace}, f"{namespace}-{name}"
     try:
         if folder is not None:
-            kube.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": bound})
+            kube.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume}, "spec": bound})
         kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": wanted})
         yield name
     finally:
-        kube.kubectl("delete", "pvc", name, "--ignore-not-found", "--wait=false")
-        kube.kubectl("delete", "pv", name, "--ignore-not-found", "--wait=false")
+        kube.kubectl("delete", "pvc", name, "--namespace", namespace, "--ignore-not-found", "--wait=false")
+        kube.kubectl("delete", "pv", volume, "--ignore-not-found", "--wait=false")

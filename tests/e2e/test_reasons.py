@@ -17,8 +17,10 @@ from e2e import kube
 from e2e.environment import MODELS, Environment
 from e2e.kube import Object
 from e2e.specs import remove_broken, wanted, write_broken
+from e2e.storage import claim
 
-FULL, SMALL = "no-room-for-pods", "small-pods-only"  # namespaces of their own: their rules would hit every pod
+# Namespaces of their own: their rules would hit every pod.
+FULL, SMALL, TIGHT = "no-room-for-pods", "small-pods-only", "little-memory"
 QUICK = {"dummyWeight": True, "numTokens": 1024}
 
 
@@ -71,6 +73,10 @@ CASES = {
         "DoesNotFit", "120 MiB", "spec.resources.limits.memory", "Stalled",
         spec={"runtime": QUICK, "resources": {"limits": {"memory": "120Mi"}}},
     ),
+    # A limit that the namespace puts on a container that names none: no plan can see it, so a process meets it.
+    "killed": Case(
+        "OutOfMemory", "memory", "raise resources.limits.memory", "Stalled", namespace=TIGHT, spec={"runtime": QUICK}
+    ),
     "not-a-server": Case("CrashLoop", "exit code", "kubectl logs", "Stalled"),
     "hanging": Case(
         "StartStalled", "nothing has advanced for", "runtime.startStallSeconds",
@@ -101,23 +107,26 @@ def create(item: Object, where: str = MODELS) -> None:
 def broken(env: Environment, operator: str, tiny: str) -> Iterator[None]:
     """All models of CASES, and what makes them fail."""
     write_broken(env.models_folder)
-    for name in (FULL, SMALL):
+    for name in (FULL, SMALL, TIGHT):
         create(namespace(name))
     quota, range_ = {"hard": {"pods": "0"}}, {"limits": [{"type": "Container", "max": {"memory": "64Mi"}}]}
     create({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": quota}, FULL)
     create({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"}, "spec": range_}, SMALL)
+    default = {"limits": [{"type": "Container", "default": {"memory": "250Mi"}, "defaultRequest": {"memory": "64Mi"}}]}
+    create({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "tight"}, "spec": default}, TIGHT)
     create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"}, "spec": {"ports": [{"port": 80}]}})
     create(secret("keyless", other="x"))
-    for name, case in CASES.items():
-        item = wanted(name, case.source, **({"runtime": QUICK} | case.spec | more(name, env)))
-        if name in ("no-secret", "no-key"):
-            reference = {"name": "late" if name == "no-secret" else "keyless", "key": "token"}
-            item["spec"]["model"]["tokenSecret"] = reference
-        create(item | {"metadata": {"name": name, "namespace": case.namespace}}, case.namespace)
-    yield
-    kube.kubectl("delete", "msgl", *(name for name, case in CASES.items() if case.namespace == MODELS))
+    with claim("models", "ReadOnlyMany", folder=env.models_folder, namespace=TIGHT):
+        for name, case in CASES.items():
+            item = wanted(name, case.source, **({"runtime": QUICK} | case.spec | more(name, env)))
+            if name in ("no-secret", "no-key"):
+                reference = {"name": "late" if name == "no-secret" else "keyless", "key": "token"}
+                item["spec"]["model"]["tokenSecret"] = reference
+            create(item | {"metadata": {"name": name, "namespace": case.namespace}}, case.namespace)
+        yield
+        kube.kubectl("delete", "msgl", *(name for name, case in CASES.items() if case.namespace == MODELS))
     kube.kubectl("delete", "service/taken", "secret/keyless", "secret/late", "pvc/late", "--ignore-not-found")
-    kube.kubectl("delete", "namespace", FULL, SMALL, "--wait=true", timeout=120)
+    kube.kubectl("delete", "namespace", FULL, SMALL, TIGHT, "--wait=true", timeout=120)
     for name in CASES:
         kube.eventually(f"children of {name} are gone", partial(is_gone, name), within=60)
     remove_broken(env.models_folder)
@@ -169,8 +178,8 @@ def test_the_termination_message_of_a_server_names_process_rank_and_hint() -> No
 
 
 def test_a_claim_and_a_secret_that_come_later_are_picked_up() -> None:
-    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}, "storageClassName": ""}
-    create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "late"}, "spec": claim})
+    late = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}, "storageClassName": ""}
+    create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "late"}, "spec": late})
     create(secret("late", token="x"))
     create(secret("keyless", token="x"))
     # The scheduler hears of a claim at once; the kubelet looks at a Secret again after 10 to 15 seconds.
