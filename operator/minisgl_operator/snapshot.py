@@ -50,7 +50,9 @@ class Snapshot:
         return self._pods.get(key, [])
 
     async def claim(self, namespace: str, name: str) -> Object | None:
-        """None: claims are not listed. What one forbids or explains then looks like something to do."""
+        """None: claims are not listed. A claim says something of models that do not serve only; those get a real look,
+        which is also what notices a better claim, as no event tells of one.
+        """
         return None
 
     def __getattr__(self, name: str) -> Any:

@@ -89,6 +89,17 @@ def test_a_claim_for_one_pod_stalls_a_model_of_two_and_a_better_claim_mends_it()
     stage.serve()
 
 
+def test_a_model_that_serves_from_a_claim_for_one_pod_is_settled_until_a_second_pod_is_wanted() -> None:
+    stage = Stage(rollout={"maxSurge": 0, "maxUnavailable": 1})
+    stage.cluster.create_claim("models", "ReadWriteOncePod")
+    stage.serve()
+    assert is_settled(stage)
+    stage.cluster.edit_model(stage.key, replicas=2)
+    stage.reconcile()
+    assert stage.reason == "InvalidSpec"
+    assert not is_settled(stage)
+
+
 def test_a_claim_for_one_node_is_named_while_pods_wait_and_not_when_they_serve() -> None:
     stage = Stage(replicas=2)
     stage.cluster.create_claim("models", "ReadWriteOnce")
