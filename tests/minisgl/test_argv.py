@@ -216,9 +216,10 @@ def test_the_table_has_a_row_for_every_argument() -> None:
     assert len(table().splitlines()) == 2 + len(flags())
 
 
-def test_the_runtimes_readme_names_only_flags_that_exist() -> None:
-    readme = Path(__file__).parents[2] / "runtime/README.md"
+def test_the_runtimes_pages_name_only_flags_that_exist() -> None:
+    pages = [Path(__file__).parents[2] / "runtime" / name for name in ("README.md", "START.md", "HTTP.md", "TOOLS.md")]
+    text = "".join(page.read_text() for page in pages)
     known = {name for action in build_parser()._actions for name in action.option_strings}
     known |= {option.flag for options in OPTIONS.values() for option in options}
-    named = set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", readme.read_text()))
+    named = set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", text))
     assert named - known == {"--tp-sise"}  # the example of a wrong one

@@ -186,6 +186,7 @@ class FakeCluster:
             raise error
 
     def _apply(self, path: Path, body: Object, manager: str, *, force: bool) -> Object:
+        body = copy.deepcopy(body)  # over a wire, no two fields are the same object
         wanted = _leaves(body)
         stored = self.objects.get(path)
         if stored is None:
