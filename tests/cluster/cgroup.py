@@ -10,6 +10,10 @@ from cluster.address import CGROUP
 from cluster.process import wait_for
 from cluster.say import ClusterError
 
+# Each process outside of a cgroup weighs as much as this whole cluster: beside a build or a test run its pods, the
+# operator among them, would hardly run. Of 1024 (version 1) and 100 (version 2).
+WEIGHTS = {"cpu.shares": 32 * 1024, "cpu.weight": 32 * 100}
+
 
 def hierarchies() -> list[Path]:
     """Where cgroup file systems are mounted."""
@@ -29,6 +33,9 @@ def make_cgroups() -> None:
                     (ours / name).write_text((hierarchy / name).read_text())
             if (hierarchy / "cgroup.controllers").exists():
                 _delegate(hierarchy, ours)
+            for name, weight in WEIGHTS.items():
+                if (ours / name).exists():
+                    (ours / name).write_text(str(weight))
         except OSError as error:
             raise ClusterError(
                 f"cannot make the cgroup {ours}: {error}", "run as root, on a machine that lets you"

@@ -7,6 +7,7 @@ a value that another manager set is a conflict unless forced, and an apply that 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -186,7 +187,7 @@ class FakeCluster:
             raise error
 
     def _apply(self, path: Path, body: Object, manager: str, *, force: bool) -> Object:
-        body = copy.deepcopy(body)  # over a wire, no two fields are the same object
+        body = json.loads(json.dumps(body))  # over a wire, no two fields are the same object
         wanted = _leaves(body)
         stored = self.objects.get(path)
         if stored is None:
