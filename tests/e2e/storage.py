@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +89,8 @@ def claim(name: str, *modes: str, folder: Path | None = None, namespace: str = M
     try:
         if folder is not None:
             kube.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume}, "spec": bound})
-        kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": wanted})
+        asked = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": wanted}
+        kube.kubectl("apply", "--namespace", namespace, "--filename", "-", given=json.dumps(asked))
         yield name
     finally:
         kube.kubectl("delete", "pvc", name, "--namespace", namespace, "--ignore-not-found", "--wait=false")
