@@ -64,7 +64,8 @@ CASES = {
         "ModelNotFound", "no-such-folder", "spec.model.source", "Stalled", source="pvc://models/no-such-folder"
     ),
     "half-a-file": Case(
-        "ModelLoadFailed", "model.safetensors", "mend the model's files", "Stalled", source="pvc://models/truncated"
+        "ModelLoadFailed", "model.safetensors", "mend the model's files", "Stalled",
+        source="pvc://models/truncated", spec={"runtime": {"numTokens": 1024}},
     ),
     "nobodys": Case(
         "UnsupportedModel", "NobodysModel", "supported model", "Stalled", source="pvc://models/unsupported"
