@@ -109,8 +109,8 @@ class Cluster(Protocol):
     async def delete(self, child: Child, body: Object) -> None:
         """Delete this very object: one with another uid is left alone, and is a Conflict. Gone already is done."""
 
-    async def apply_status(self, key: Key, uid: str, status: Object) -> None:
-        """Write the whole status of the model with this uid; another uid is a Conflict."""
+    async def apply_status(self, model: Object, status: Object) -> Object:
+        """Write all status of the model as it was read, and return what is stored; another version is a Conflict."""
 
     async def event(self, model: Object, kind: str, reason: str, message: str, now: str) -> None:
         """Post an Event of type `kind` (Normal, Warning) about a model."""
@@ -193,17 +193,15 @@ class KubernetesCluster:
         except errors.NotFound:
             return
 
-    async def apply_status(self, key: Key, uid: str, status: Object) -> None:
-        """Write the whole status of the model with this uid; another uid is a Conflict."""
-        body = {
-            "apiVersion": api.API_VERSION,
-            "kind": api.KIND,
-            "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
-            "status": status,
-        }
+    async def apply_status(self, model: Object, status: Object) -> Object:
+        """Write all status of the model as it was read, and return what is stored; another version is a Conflict."""
+        key = _key_of(model)
+        # Of a status the API server compares the version and not the uid: a deleted namesake's has another version.
+        meta = {"name": key.name, "namespace": key.namespace, "resourceVersion": model["metadata"]["resourceVersion"]}
+        body = {"apiVersion": api.API_VERSION, "kind": api.KIND, "metadata": meta, "status": status}
         path, plural = f"{_model_path(key)}/status", f"{api.PLURAL}/status"
         try:
-            await self._apply(path, plural, body, force=True)
+            return await self._apply(path, plural, body, force=True)
         except errors.ApiError as error:
             unknown = status.keys() & set(UNDECLARED.findall(error.message))
             if not unknown:
@@ -212,7 +210,7 @@ class KubernetesCluster:
             fields = ", ".join(sorted(unknown))
             logger.warning("status of model=%s without %s; apply manifests/crd.yaml of this version", key, fields)
             body["status"] = {name: value for name, value in status.items() if name not in unknown}
-            await self._apply(path, plural, body, force=True)
+            return await self._apply(path, plural, body, force=True)
 
     async def event(self, model: Object, kind: str, reason: str, message: str, now: str) -> None:
         """Post an Event of type `kind` (Normal, Warning) about a model."""

@@ -59,7 +59,7 @@ class Foresight:
 
     def __init__(self, cluster: Cluster, model: Object, spec: Spec, wanted: Object, now: str) -> None:
         meta = model["metadata"]
-        self.key, self._uid = Key(meta["namespace"], meta["name"]), meta["uid"]
+        self.key, self._uid, self._model = Key(meta["namespace"], meta["name"]), meta["uid"], model
         self._cluster, self._spec, self._wanted, self._now = cluster, spec, wanted, now
         revision = revision_of(spec.model.source, wanted)
         known: Object = model.get("status", {}).get("plan") or {}
@@ -101,6 +101,10 @@ class Foresight:
             self._known = {"revision": self._known["revision"], "model": report["model"]}
             if "revision" in report:
                 self._known["modelRevision"] = report["revision"]
+            # Kept before it is acted upon: once the Deployment is there, nobody asks again.
+            status = self._model.get("status", {}) | {"plan": self._known}
+            stored = await self._cluster.apply_status(self._model, status)
+            self._model |= {"metadata": stored["metadata"], "status": status}
         elif answer.finding is not None:
             self._hold(answer)
 

@@ -182,7 +182,7 @@ class Reconciler:
         if current == previous:
             return
         try:
-            await self._cluster.apply_status(key, meta["uid"], current)
+            await self._cluster.apply_status(model, current)
         except NotFound:
             return  # deleted meanwhile
         self._observe_starts(seen, previous)

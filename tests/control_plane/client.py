@@ -25,6 +25,7 @@ CLUSTER_WIDE = {
     "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
     "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
 }
+NUM_TRIES = 10
 NAMESPACED = {
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
     "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
@@ -42,9 +43,13 @@ class Client:
         self._client.close()
 
     def call(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Object:
-        """One request."""
-        headers = {"Content-Type": kind}
-        answer = self._client.request(method, path, json=body, headers=headers if body is not None else None)
+        """One request; again, as kubectl does, while the server says that it cannot yet (a definition was changed)."""
+        headers = {"Content-Type": kind} if body is not None else None
+        for _ in range(NUM_TRIES):
+            answer = self._client.request(method, path, json=body, headers=headers)
+            if answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                break
+            time.sleep(float(answer.headers.get("Retry-After", 1)))
         if answer.is_error:
             raise httpx.HTTPStatusError(f"{method} {path}: {answer.text}", request=answer.request, response=answer)
         found: Object = answer.json()

@@ -165,12 +165,12 @@ class Proxy:
 
     async def _pass_on(self, request: web.Request, plural: str, got: aiohttp.ClientResponse) -> web.StreamResponse:
         stream = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await stream.prepare(request)
         ends = asyncio.Event()
         entry = (plural, stream, ends)
-        self._streams.append(entry)
         ending = asyncio.ensure_future(ends.wait())
         try:
+            await stream.prepare(request)
+            self._streams.append(entry)
             while True:
                 reading = asyncio.ensure_future(got.content.readline())
                 await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -181,9 +181,11 @@ class Proxy:
                     break
                 if self.hears(plural, line):
                     await stream.write(line)
+        except ConnectionResetError:
+            pass  # the operator was killed
         finally:
             ending.cancel()
-            self._streams.remove(entry)
+            self._streams[:] = [each for each in self._streams if each is not entry]
         return stream
 
 

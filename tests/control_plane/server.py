@@ -25,6 +25,7 @@ from minisgl_operator.cluster import LEASE_RULES
 ACCOUNT = "system:serviceaccount:minisgl-system:minisgl-operator"
 GROUPS = "system:serviceaccounts,system:serviceaccounts:minisgl-system,system:authenticated"
 ADMIN_TOKEN, OPERATOR_TOKEN = "admin-token", "operator-token"  # of a server that only this machine reaches
+SPARE_TOKENS = tuple(f"spare-{number}" for number in range(64))  # each an account of that name, without any right
 START_SECONDS = 90
 # What the operator writes, but for its Lease.
 AUDIT_POLICY = {
@@ -76,6 +77,7 @@ class ControlPlane:
         subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key], check=True)
         (folder / "tokens.csv").write_text(
             f'{ADMIN_TOKEN},admin,1,"system:masters"\n{OPERATOR_TOKEN},{ACCOUNT},2,"{GROUPS}"\n'
+            + "".join(f"{name},{name},{name}\n" for name in SPARE_TOKENS)
         )
         (folder / "audit.json").write_text(json.dumps(AUDIT_POLICY))
         self._spawn("etcd", "--name=n1", f"--data-dir={folder}/etcd", f"--listen-client-urls={etcd}",

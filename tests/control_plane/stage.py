@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,7 @@ class Stage:
         self.namespace = f"ns-{next(NUMBERS)}"
         self.proxy = Proxy(plane.url)
         self.operators: list[OperatorProcess] = []
+        self.token = OPERATOR_TOKEN
         self._folder = folder
         self._answered: set[str] = set()
         self._pod_ip = pod_ip
@@ -69,7 +71,7 @@ class Stage:
     ) -> OperatorProcess:
         """Start an operator for this namespace."""
         config = self._folder / f"{self.namespace}-{len(self.operators)}.kubeconfig"
-        self.plane.kubeconfig((proxy or self.proxy).url, OPERATOR_TOKEN, config)
+        self.plane.kubeconfig((proxy or self.proxy).url, self.token, config)
         chosen = {"watch_namespaces": self.namespace, "metrics_port": 0, "health_port": free_port(), **settings}
         started = OperatorProcess(config, self._folder / f"{self.namespace}.log", chosen, changes)
         self.operators.append(started)
@@ -192,7 +194,9 @@ class Stage:
     def final(self, name: str) -> dict[str, Any]:
         """The model and its children without what differs from run to run."""
         found = {kind: self.admin.find(kind, self.namespace, name) for kind in ("models", *CHILDREN)}
-        return {kind: stable(item) for kind, item in found.items() if item}
+        told = json.dumps({kind: stable(item) for kind, item in found.items() if item})
+        result: dict[str, Any] = json.loads(told.replace(self.namespace, "NAMESPACE"))
+        return result
 
     def versions(self, name: str) -> dict[str, tuple[str, str]]:
         """Which state each child is in; any write changes it."""

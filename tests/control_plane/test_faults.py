@@ -12,7 +12,8 @@ from control_plane.process import QUICK
 from control_plane.proxy import Call, Fault
 from control_plane.stage import ALWAYS, Stage
 
-NUM_WRITES = 4  # of a new model: three children and its status
+NUM_WRITES = 7  # of a new model whose path names it at least: two children, Job, status, two more children, status
+MODEL = re.compile(r"/(m-\d+)\b")
 IMPATIENT = QUICK | {"cluster.REQUEST_TIMEOUT_SECONDS": 1.0}
 NO_WATCHES = {"resync_seconds": 2}
 
@@ -34,9 +35,10 @@ def test_a_fault_at_any_write_is_gone_without_a_trace(new_stage: Callable[[], St
     seen: dict[str, int] = {}
 
     def rule(call: Call) -> Fault | None:
-        name = next((part for part in call.path.split("/") if part.startswith("m-")), "")
-        if call.number is None or not name:
+        found = MODEL.search(call.path)
+        if call.number is None or found is None:
             return None
+        name = found[1]
         seen[name] = seen.get(name, 0) + 1
         if name != "m-0" and seen[name] == int(name.removeprefix("m-")):
             hit.add(name)
@@ -189,6 +191,8 @@ def replicas(stage: Stage, name: str) -> int | None:
 
 def remove(stage: Stage, name: str) -> None:
     """Delete a model, and its children as the garbage collector does, which does not run here."""
+    path = stage.admin.path("models", stage.namespace, name)
     stage.admin.delete("models", stage.namespace, name)
-    for kind in ALWAYS:
+    stage.until("it is known to be gone", lambda: any((c.path, c.code) == (path, 404) for c in list(stage.proxy.calls)))
+    for kind in (*ALWAYS, "networkpolicies"):
         stage.admin.delete(kind, stage.namespace, name)

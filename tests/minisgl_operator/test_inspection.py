@@ -10,6 +10,7 @@ import pytest
 from minisgl.termination import Reason, Termination
 from minisgl_operator import api
 from minisgl_operator.build.inspect import build_inspection
+from minisgl_operator.errors import Unavailable
 from minisgl_operator.inspection import read_answer
 from minisgl_operator.metrics import Metrics
 from minisgl_operator.objects import Child, Object, condition
@@ -254,3 +255,15 @@ def test_its_name_is_its_contents_and_fits_a_label() -> None:
     names.add(build("m", model={"source": "pvc://models/other"})["metadata"]["name"])
     assert len(names) == 6
     assert max(map(len, names)) <= 63
+
+
+@pytest.mark.parametrize("call", ["patch deployments", "patch networkpolicies"])
+def test_the_answer_outlives_a_failure_between_it_and_the_status(call: str) -> None:
+    stage = Stage()
+    stage.cluster.fail[call] = Unavailable(call, 503, "down")
+    with pytest.raises(Unavailable):
+        stage.reconcile()
+    stage.restart()
+    stage.reconcile()
+    assert stage.status["plan"]["model"]["numLayers"] == SHAPE.num_layers
+    assert len(stage.jobs) == 1

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from minisgl_operator.api import Key
 from minisgl_operator.cluster import KubernetesCluster
 from minisgl_operator.errors import ApiError, Conflict, Forbidden, NotFound, NotHolder, Unavailable
 from minisgl_operator.lease import GIVE_UP_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Lease, Step, claimed, decide
@@ -258,7 +257,7 @@ def test_without_the_lease_no_call_that_writes_leaves_the_process() -> None:
     async def run() -> None:
         for write in (
             cluster.apply(Child.SERVICE, body, force=True),
-            cluster.apply_status(Key("ns", "m"), "u", {}),
+            cluster.apply_status(body, {}),
             cluster.event(body, "Normal", "Serving", "", NOW),
         ):
             with pytest.raises(NotHolder):

@@ -1,6 +1,7 @@
 """The whole story against a strict cluster in memory: what is written, what is not, and what status says."""
 
 import asyncio
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,6 @@ from minisgl_operator.metrics import Metrics
 from minisgl_operator.objects import Child, Object
 from minisgl_operator.reconcile import Reconciler
 from support.cluster_objects import SETTINGS, loading_info, start_info
-from support.fake_cluster import FakeCluster
 from support.stage import Stage
 
 REQUIRED = [child for child in Child if not child.optional]
@@ -24,6 +24,7 @@ def test_a_new_model_gets_its_children_and_a_status_on_first_sight() -> None:
         "serviceaccounts",
         "services",
         "jobs",
+        "status",
         "deployments",
         "networkpolicies",
         "status",
@@ -39,7 +40,7 @@ def test_a_model_becomes_ready_with_few_writes_and_one_event() -> None:
     stage.reconcile()
     stage.cluster.run_pods(stage.key)
     stage.reconcile()
-    assert len(stage.cluster.writes) <= 10
+    assert len(stage.cluster.writes) <= 11
     assert stage.cluster.events == [("Normal", "Starting"), ("Normal", "Serving")]
     assert stage.status["engine"]["attentionBackend"] == "torch"
 
@@ -273,11 +274,19 @@ def test_scaling_to_zero_ends_ready_and_up_again_starts() -> None:
     assert (stage.reason, stage.ready["status"]) == ("Starting", "False")
 
 
-def test_a_model_of_another_uid_never_gets_this_ones_status() -> None:
-    cluster = FakeCluster()
-    key = cluster.create_model()
+def test_a_model_that_is_another_than_was_read_never_gets_this_ones_status() -> None:
+    stage = Stage()
+    past = copy.deepcopy(stage.cluster.objects[api.PLURAL, *stage.key])
+    stage.cluster.objects[api.PLURAL, *stage.key]["metadata"] |= {"uid": "other", "resourceVersion": "9"}
+    before = copy.deepcopy(stage.status)
+
+    async def read_the_past(_: Key) -> Object:
+        return past
+
+    stage.cluster.model = read_the_past  # type: ignore[method-assign]
     with pytest.raises(errors.Conflict):
-        asyncio.run(cluster.apply_status(Key(*key), "other", {}))
+        stage.reconcile()
+    assert stage.status == before
 
 
 def settled_on_paper(stage: Stage) -> bool:

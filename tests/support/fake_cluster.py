@@ -111,15 +111,17 @@ class FakeCluster:
             del self.owned[path]
             self.writes.append(("delete", child.plural))
 
-    async def apply_status(self, key: Key, uid: str, status: Object) -> None:
+    async def apply_status(self, model: Object, status: Object) -> Object:
         self._raise("patch status")
-        model = self.objects.get((api.PLURAL, *key))
-        if model is None:
+        meta = model["metadata"]
+        stored = self.objects.get((api.PLURAL, meta["namespace"], meta["name"]))
+        if stored is None:
             raise errors.NotFound("patch status", 404, "not found")
-        if model["metadata"]["uid"] != uid:
-            raise errors.Conflict("patch status", 409, "uid mismatch")
-        model["status"] = copy.deepcopy(status)
-        self._wrote(model, "patch", "status")
+        if stored["metadata"]["resourceVersion"] != meta["resourceVersion"]:
+            raise errors.Conflict("patch status", 409, "the object has been modified")
+        stored["status"] = copy.deepcopy(status)
+        self._wrote(stored, "patch", "status")
+        return copy.deepcopy(stored)
 
     async def event(self, model: Object, kind: str, reason: str, message: str, now: str) -> None:
         self.events.append((kind, reason))
