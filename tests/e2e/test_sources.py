@@ -92,7 +92,9 @@ def test_a_claim_for_one_pod_is_refused_for_two_and_a_lower_number_mends_it(tiny
         assert "2 replicas" in found["message"]
         assert not kube.exists("deployment", "two-of-one")
         kube.kubectl("scale", "msgl", "two-of-one", "--replicas=1")
-        kube.eventually("a deployment", lambda: kube.exists("deployment", "two-of-one"), about="two-of-one")
+        # No volume stands behind the claim: the inspection's pod waits for one, and is no longer refused.
+        jobs = "--selector=minisgl.io/inspects=two-of-one"
+        kube.eventually("an inspection", lambda: kube.find("jobs", jobs), about="two-of-one")
 
 
 def test_a_cache_that_is_not_there_is_named(tiny: str, model: Model) -> None:
