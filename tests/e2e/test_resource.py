@@ -155,7 +155,7 @@ def test_people_find_and_scale_models_as_they_do_deployments(model: Callable[...
     assert f"/{name}\n" in kube.kubectl("get", "all,minisgl", "--output", "name")
     kube.wait_until(name, within=30)
     header = kube.kubectl("get", "msgl", name).split("\n")[0].split()
-    assert header == ["NAME", "READY", "REPLICAS", "REASON", "MODEL", "URL", "AGE"]
+    assert header == ["NAME", "READY", "REPLICAS", "REASON", "PROGRESS", "MODEL", "URL", "AGE"]
     text = kube.kubectl("explain", "msgl.spec.podTemplate.spec.containers.env.valueFrom")
     assert "<empty>" not in text
     assert "a Secret, which the operator never reads" in " ".join(text.split())

@@ -93,7 +93,7 @@ def test_a_claim_for_one_pod_is_refused_for_two_and_a_lower_number_mends_it(tiny
         assert not kube.exists("deployment", "two-of-one")
         kube.kubectl("scale", "msgl", "two-of-one", "--replicas=1")
         # No volume stands behind the claim: the inspection's pod waits for one, and is no longer refused.
-        jobs = "--selector=minisgl.io/inspects=two-of-one"
+        jobs = "--selector=minisgl.io/model=two-of-one"
         kube.eventually("an inspection", lambda: kube.find("jobs", jobs), about="two-of-one")
 
 
