@@ -10,8 +10,17 @@ import threading
 import httpx
 
 from control_plane.client import Client
+from minisgl_operator import api
 from minisgl_operator.objects import Object
-from support.cluster_objects import NOW
+from support.cluster_objects import NOW, an_inspection
+
+
+def inspected() -> Object:
+    """The status of a pod that has told the shape of its model."""
+    status: Object = an_inspection().obj["status"]
+    for container in status.get("containerStatuses", []):
+        container |= {"imageID": "", "ready": False}
+    return status
 
 
 class FakeKubelet:
@@ -76,6 +85,8 @@ class FakeKubelet:
             "conditions": conditions,
             "containerStatuses": containers,
         }
+        if api.INSPECTS_LABEL in meta.get("labels", {}):
+            status = inspected()
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status"
         try:
             self._client.call("PATCH", path, {"status": status}, "application/merge-patch+json")

@@ -54,7 +54,7 @@ class Load:
         self.plane.start()
         kubelet = FakeKubelet(self.plane.client(ADMIN_TOKEN), self.pod_ip)
         try:
-            self.plane.start_controllers("deployment-controller", "replicaset-controller")
+            self.plane.start_controllers("deployment-controller", "replicaset-controller", "job-controller")
             kubelet.start()
             self.admin.create_namespace(NAMESPACE)
             port = {"spec": {"ports": [{"port": 80}]}}

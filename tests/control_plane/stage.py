@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from control_plane.client import eventually
+from control_plane.kubelet import inspected
 from control_plane.process import QUICK, OperatorProcess
 from control_plane.proxy import Proxy
 from control_plane.server import OPERATOR_TOKEN, ControlPlane, free_port
 from minisgl_operator.objects import Child, Object, condition
-from support.cluster_objects import PodBuilder, a_spec, an_inspection
+from support.cluster_objects import PodBuilder, a_spec
 
 CHILDREN = tuple(child.plural for child in Child)
 ALWAYS = ("serviceaccounts", "services", "deployments")  # what every model has
@@ -30,6 +31,9 @@ UNSTABLE = {
     "clusterIP",
     "clusterIPs",
     "lastTransitionTime",
+    "minisgl.io/applied-hash",  # of texts that hold uid and namespace
+    "created",
+    "pod",  # which of several told of itself
     "podUid",
     "seconds",
     "scheduled",
@@ -172,10 +176,7 @@ class Stage:
             owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job["metadata"]["uid"]}
             pod["metadata"] |= {"name": f"{name}-1", "ownerReferences": [owner]}
             self.admin.create("pods", self.namespace, pod)
-            status = an_inspection().obj["status"]
-            for container in status.get("containerStatuses", []):
-                container |= {"imageID": "", "ready": False}
-            self.admin.merge("pods", self.namespace, f"{name}-1", {"status": status}, "/status")
+            self.admin.merge("pods", self.namespace, f"{name}-1", {"status": inspected()}, "/status")
 
     def run_pod(self, name: str, deployment: Object, node: str | None = None) -> None:
         """One ready pod."""
