@@ -54,8 +54,9 @@ def test_a_model_in_a_bucket_is_served_and_outlives_its_store_in_a_claim(
         model("by-s3", source, runtime=SMALL, cache={"claim": shared}, model={"source": source, "s3": storage.S3})
         kube.wait_until("by-s3", within=180)
         assert "Paris" in ask("by-s3")
+        told = kube.eventually("engine facts", lambda: kube.get("msgl", "by-s3")["status"].get("engine"), 30)
+        assert told["modelRevision"].startswith("s3-")
         status = kube.get("msgl", "by-s3")["status"]
-        assert status["engine"]["modelRevision"].startswith("s3-")
         assert "download" in status["startup"]["runtimeSeconds"]
     (pod,) = kube.pods("by-s3")
     kube.kubectl("delete", "pod", pod["metadata"]["name"], "--now")
