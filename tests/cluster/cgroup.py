@@ -11,8 +11,9 @@ from cluster.process import wait_for
 from cluster.say import ClusterError
 
 # Each process outside of a cgroup weighs as much as this whole cluster: beside a build or a test run its pods, the
-# operator among them, would hardly run. Of 1024 (version 1) and 100 (version 2).
-WEIGHTS = {"cpu.shares": 32 * 1024, "cpu.weight": 32 * 100}
+# operator among them, would hardly run. Not much more than four times: busy pods would starve the API server, which
+# stands outside. Of 1024 (version 1) and 100 (version 2).
+WEIGHTS = {"cpu.shares": 4 * 1024, "cpu.weight": 4 * 100}
 
 
 def hierarchies() -> list[Path]:
