@@ -113,13 +113,14 @@ def test_a_rollout_that_gets_nowhere_says_so_in_time_and_the_last_good_pods_serv
     two: str, client_pod: str, tiny: str
 ) -> None:
     before = {pod["metadata"]["uid"] for pod in ready(two)}
-    image = {"image": "docker.io/local/no-such-image:1", "imagePullPolicy": "IfNotPresent"}
+    # More than any node has. (An image that cannot be pulled is met sooner, by the inspection before the rollout.)
+    too_much = {"requests": {"cpu": "640"}}
     with nothing_lost(two, client_pod):
         deadline = {"progressDeadlineSeconds": 20}
-        kube.apply(wanted(two, tiny, runtime=RUNTIME, replicas=2, **image, rollout=deadline))
+        kube.apply(wanted(two, tiny, runtime=RUNTIME, replicas=2, resources=too_much, rollout=deadline))
         found = kube.wait_until(two, "Stalled", within=60)
-    assert found["reason"] == "ImagePullFailed"
-    assert "no-such-image" in found["message"]
+    assert found["reason"] == "Unschedulable"
+    assert "Insufficient cpu" in found["message"]
     assert "for 20 s" in found["message"]
     assert "2 of the previous spec still serving" in found["message"]
     assert {pod["metadata"]["uid"] for pod in ready(two)} == before
