@@ -17,9 +17,10 @@ from minisgl_operator.api import Key
 from minisgl_operator.errors import Leftover, NameTaken
 from minisgl_operator.objects import Child, Children, Object, is_leaving
 
-# Lists that the API server merges by key, as server-side apply does; all other lists are compared whole.
+# Lists that the API server merges by key, as server-side apply does; all other lists are compared item by item.
 MERGE_KEYS = {
     "containers": "name",
+    "initContainers": "name",
     "env": "name",
     "volumes": "name",
     "imagePullSecrets": "name",
@@ -77,6 +78,9 @@ def _holds(wanted: Any, stored: Any, field: str) -> bool:
     if isinstance(wanted, list) and isinstance(stored, list) and field == "ports":
         # Merged by number and protocol; we have one port, and the API server adds fields to it.
         return all(any(_holds(port, other, "") for other in stored) for port in wanted)
+    if isinstance(wanted, list) and isinstance(stored, list):
+        # No key to find an item by: the same items in the same order, each of which the API server may have completed.
+        return len(wanted) == len(stored) and all(_holds(*pair, "") for pair in zip(wanted, stored, strict=True))
     return bool(wanted == stored)
 
 

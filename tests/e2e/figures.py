@@ -32,7 +32,7 @@ def main() -> None:
     environment.install_operator(environment.read())
     API.config.load_kube_config(os.environ["KUBECONFIG"])
     times = [pod_created_after(f"figure-{number}") for number in range(SAMPLES)]
-    print(f"applied -> pod created, {SAMPLES} models: {spread(times)}")
+    print(f"applied -> inspected -> pod created, {SAMPLES} models: {spread(times)}")
     for line in start_timeline():
         print(line)
     print("operator, after that:")
@@ -40,8 +40,11 @@ def main() -> None:
 
 
 def pod_created_after(name: str) -> float:
-    """Seconds from the request that creates a model to the event of its pod, which never starts: it has no image."""
-    body = specs.wanted(name, image="docker.io/local/no-such-image:1", imagePullPolicy="Never")
+    """Seconds from the request that creates a model to the event of its pod, behind the inspection of the model.
+
+    The pod never starts: no node has so many cores.
+    """
+    body = specs.wanted(name, resources={"requests": {"cpu": "640"}})
     pods, models, watch = API.client.CoreV1Api(), API.client.CustomObjectsApi(), API.watch.Watch()
     selector = f"minisgl.io/model={name}"
     since = pods.list_namespaced_pod(MODELS, label_selector=selector).metadata.resource_version

@@ -29,7 +29,7 @@ os.kill(victims[0], signal.SIGKILL)
 @pytest.fixture
 def idle(model: Callable[..., str]) -> str:
     """A model whose children exist but whose pod never starts: cheap to break."""
-    name = model("idle", image="docker.io/local/no-such-image:1", imagePullPolicy="Never")
+    name = model("idle", resources={"requests": {"cpu": "640"}})
     kube.eventually("the pod is made", lambda: kube.pods(name), about=name)
     return name
 
@@ -97,8 +97,9 @@ def far(operator: str) -> str:
     kube.kubectl("create", "namespace", name)
     body = wanted("m")
     kube.apply(body | {"metadata": {"name": "m", "namespace": name}})
-    there = partial(kube.kubectl, "get", "deployments", "--output", "name", "--namespace", name)
-    kube.eventually("its Deployment", there)
+    # No claim of models lies in this namespace, so its inspection waits and it gets no Deployment.
+    there = partial(kube.kubectl, "get", "services", "--output", "name", "--namespace", name)
+    kube.eventually("its Service", there)
     return name
 
 

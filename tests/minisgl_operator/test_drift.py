@@ -42,6 +42,21 @@ def test_defaults_and_other_spellings_of_quantities_are_no_drift() -> None:
     assert not differs(wanted(), stored())
 
 
+def test_defaults_inside_init_containers_and_lists_without_keys_are_no_drift() -> None:
+    spread = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
+    template = {"spec": {"topologySpreadConstraints": [spread]}}
+    body = build_children(device={"type": "cuda"}, podTemplate=template)[Child.DEPLOYMENT]
+    kept = copy.deepcopy(body)
+    pod = kept["spec"]["template"]["spec"]
+    pod["initContainers"][0] |= {"terminationMessagePath": "/dev/termination-log"}
+    pod["topologySpreadConstraints"][0]["nodeTaintsPolicy"] = "Ignore"
+    assert not differs(body, kept)
+    pod["topologySpreadConstraints"][0]["maxSkew"] = 2
+    assert differs(body, kept)
+    pod["topologySpreadConstraints"] = []
+    assert differs(body, kept)
+
+
 HARMLESS: dict[str, Callable[[Object], object]] = {
     "kubectl rollout restart": lambda body: body["spec"]["template"]["metadata"]["annotations"].update(restartedAt="x"),
     "a sidecar": lambda body: body["spec"]["template"]["spec"]["containers"].append({"name": "proxy"}),
