@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -96,7 +97,8 @@ def far(operator: str) -> str:
     name = "far"
     kube.kubectl("create", "namespace", name)
     body = wanted("m")
-    kube.apply(body | {"metadata": {"name": "m", "namespace": name}})
+    item = json.dumps(body | {"metadata": {"name": "m", "namespace": name}})
+    kube.kubectl("apply", "--namespace", name, "--filename", "-", given=item)
     # No claim of models lies in this namespace, so its inspection waits and it gets no Deployment.
     there = partial(kube.kubectl, "get", "services", "--output", "name", "--namespace", name)
     kube.eventually("its Service", there)
