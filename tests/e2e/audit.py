@@ -52,11 +52,12 @@ def used(log: Path) -> set[Right]:
 
 
 def refused(log: Path) -> list[str]:
-    """Calls that the API server forbade."""
+    """Calls that the API server forbade for want of a right. A namespace that goes away refuses everybody's."""
     return [
         f"{call['verb']} {call['requestURI']}"
         for call in calls(log)
-        if call.get("responseStatus", {}).get("code") in (401, 403)
+        if (status := call.get("responseStatus", {})).get("code") in (401, 403)
+        and "because it is being terminated" not in status.get("message", "")
     ]
 
 
