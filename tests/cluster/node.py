@@ -66,6 +66,7 @@ def start_control_plane() -> None:
         f"--proxy-client-key-file={PKI}/front-proxy.key",
         f"--audit-policy-file={CONFIG}/audit.json",
         f"--audit-log-path={AUDIT}",
+        "--audit-log-maxsize=1000",  # megabytes: a test reads the whole session in one file
     )
 
 
