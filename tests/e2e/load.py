@@ -14,8 +14,8 @@ import time
 
 import httpx
 
-SHORT, LONG = 16, 400  # tokens; every eighth answer is a long one, which is open while its pod is told to stop
-PAUSE_SECONDS = 0.4  # between a stream's requests: 20 streams take half of two cores
+SHORT, LONG = 16, 200  # tokens; every eighth answer is a long one, which is open while its pod is told to stop
+PAUSE_SECONDS = 2.0  # between a stream's requests: 640 tokens/s of all, which leaves cores for the pods that start
 ANSWER_SECONDS = 60.0
 
 
