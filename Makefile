@@ -8,7 +8,7 @@ PYTEST := $(PY) -m pytest -q
 UNIT := tests/minisgl tests/minisgl_operator tests/contract tests/faults
 .DEFAULT_GOAL := help
 .PHONY: help demo test venv model cluster-build cluster-up cluster-down kubeconfig image generate lint test-unit \
-        test-charts test-control-plane test-e2e test-rollout load draws faults figures clean-cache
+        test-charts test-control-plane test-e2e load draws faults figures clean-cache
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,10 +87,7 @@ load: venv-quiet  ## measure the operator with MODELS=1000 models on a real API 
 	@PYTHONPATH=tests $(PY) -m control_plane.load
 
 test-e2e: venv-quiet  ## end to end on the cluster of make cluster-up (or: KUBECONFIG and image names of your own)
-	@set -a; [ -n "$$MINISGL_OPERATOR_IMAGE" ] || eval "$$($(CLUSTER) env --export)"; $(PYTEST) tests/e2e --ignore=tests/e2e/test_rollout.py
-
-test-rollout: venv-quiet  ## rolling updates under 20 streams on the cluster of make cluster-up; needs a machine with nothing else to do
-	@set -a; [ -n "$$MINISGL_OPERATOR_IMAGE" ] || eval "$$($(CLUSTER) env --export)"; $(PYTEST) tests/e2e/test_rollout.py
+	@set -a; [ -n "$$MINISGL_OPERATOR_IMAGE" ] || eval "$$($(CLUSTER) env --export)"; $(PYTEST) tests/e2e
 
 figures: venv-quiet  ## measure on the running cluster what the README's table shows
 	@set -a; eval "$$($(CLUSTER) env --export)"; PYTHONPATH=tests $(PY) tests/e2e/figures.py

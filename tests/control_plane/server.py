@@ -27,6 +27,7 @@ GROUPS = "system:serviceaccounts,system:serviceaccounts:minisgl-system,system:au
 ADMIN_TOKEN, OPERATOR_TOKEN = "admin-token", "operator-token"  # of a server that only this machine reaches
 SPARE_TOKENS = tuple(f"spare-{number}" for number in range(64))  # each an account of that name, without any right
 START_SECONDS = 90
+ANSWER_SECONDS = 60  # a list of a thousand models, on two cores that do all the rest too
 # What the operator writes, but for its Lease.
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
@@ -67,7 +68,8 @@ class ControlPlane:
         """A client that carries this token."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it made its own certificate a moment ago
-        return Client(httpx.Client(base_url=self.url, verify=context, headers={"Authorization": f"Bearer {token}"}))
+        headers = {"Authorization": f"Bearer {token}"}
+        return Client(httpx.Client(base_url=self.url, verify=context, headers=headers, timeout=ANSWER_SECONDS))
 
     def start(self) -> None:
         """Start both and wait until the API answers; raises RuntimeError with the log's end if it never does."""

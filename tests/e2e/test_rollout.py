@@ -70,7 +70,7 @@ def nothing_lost(name: str, client_pod: str) -> Iterator[None]:
     counted = json.loads(said)
     print(counted)  # the figures, shown with --capture=no
     assert counted["failures"] == [], kube.tell(name)
-    assert counted["whole"] > 100, counted
+    assert counted["whole"] >= 2 * int(STREAMS), counted
 
 
 def uids(name: str) -> set[str]:
