@@ -23,13 +23,14 @@ demo:  ## from nothing to an answer: cluster, operator, model, a question; leave
 	@$(PHASE) demo --show --hint "kubectl describe msgl -n models, with KUBECONFIG=\$$(make -s kubeconfig)" -- \
 	    env PYTHONPATH=tests $(PY) -m cluster.demo
 
-test:  ## everything: lint, unit, CPU engine, charts, and end to end on the real cluster
+test:  ## everything: lint, unit, CPU engine, charts, faults on the way to a real API server, end to end on the real cluster
 	@$(PHASE) venv --hint "check that pip reaches its index, then: make test" -- .ci/venv
 	@$(PHASE) lint --hint "make lint; the formatter mends with: .venv/bin/ruff format" -- $(MAKE) -s lint
 	@$(PHASE) model -- $(MAKE) -s model
 	@$(PHASE) cluster-build --hint "make cluster-build shows all output" -- $(MAKE) -s cluster-build
 	@$(PHASE) unit --show --hint "make test-unit" -- $(MAKE) -s test-unit
 	@$(PHASE) charts --show --hint "make test-charts" -- $(MAKE) -s test-charts
+	@$(PHASE) control-plane --show --hint "make test-control-plane" -- $(MAKE) -s test-control-plane
 	@$(PHASE) cluster-up --hint "make cluster-down, then: make cluster-up" -- $(MAKE) -s cluster-up
 	@$(PHASE) e2e --show --hint "the cluster still runs: make test-e2e; make cluster-down ends it" -- $(MAKE) -s test-e2e
 	@$(PHASE) cluster-down -- $(MAKE) -s cluster-down
