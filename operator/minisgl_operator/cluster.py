@@ -20,6 +20,7 @@ import aiohttp
 from minisgl import __version__
 from minisgl_operator import api, errors
 from minisgl_operator.api import Key
+from minisgl_operator.echoes import Echoes
 from minisgl_operator.metrics import Metrics
 from minisgl_operator.objects import Child, Object
 from minisgl_operator.snapshot import Snapshot
@@ -123,6 +124,7 @@ class KubernetesCluster:
         self._client = client
         self._namespaces = namespaces
         self._metrics = metrics
+        self.echoes = Echoes()
         self.may_write: Callable[[], bool] = lambda: True  # the Lease's word, where there is one
 
     async def close(self) -> None:
@@ -284,7 +286,9 @@ class KubernetesCluster:
 
     async def _apply(self, path: str, plural: str, body: Object, *, force: bool) -> Object:
         query = {"fieldManager": api.FIELD_MANAGER, "force": "true" if force else "false"}
-        return await self._request("PATCH", path, f"patch {plural}", query=query, body=body)
+        stored = await self._request("PATCH", path, f"patch {plural}", query=query, body=body)
+        self.echoes.wrote(stored)
+        return stored
 
     async def _request(
         self,
@@ -349,6 +353,8 @@ async def connect(namespaces: Sequence[str], metrics: Metrics) -> KubernetesClus
         # Its own default is KUBECONFIG as it was when the module was first imported.
         file = os.environ.get("KUBECONFIG")
         await config.load_kube_config(file, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    # A proxy is the kubeconfig's `proxy-url`. Trusting the environment means to read ~/.netrc for each request.
+    configuration.client_session_kwargs = {"trust_env": False}
     configuration.retries = None  # the queue retries, with back-off and with fresh eyes
     api_client = client.ApiClient(configuration)
     api_client.user_agent = f"{api.FIELD_MANAGER}/{__version__}"

@@ -17,32 +17,42 @@ from minisgl_operator.resync import Resync
 
 REGISTRY = kopf.OperatorRegistry()
 # Beside the models: what they own, narrowed to our label by the API server (see `watch`).
+PODS = ("", "v1", "pods")
 CHILDREN = (
     ("apps", "v1", "deployments"),
     ("batch", "v1", "jobs"),
     ("", "v1", "services"),
     ("", "v1", "serviceaccounts"),
     ("networking.k8s.io", "v1", "networkpolicies"),
-    ("", "v1", "pods"),
+    PODS,
 )
 
 
 @kopf.on.event(api.GROUP, api.VERSION, api.PLURAL, registry=REGISTRY)
-async def model_changed(namespace: str | None, name: str, event: Mapping[str, Any], memo: Any, **_: Any) -> None:
+async def model_changed(
+    namespace: str | None, name: str, meta: Mapping[str, Any], event: Mapping[str, Any], memo: Any, **_: Any
+) -> None:
     """A model was created, changed or deleted, or has been listed."""
     if event["type"] is None:
         memo.listed()
-    else:
+    elif not memo.is_echo(event["type"], meta):
         memo.offer(Key(namespace or "", name))
 
 
 async def child_changed(
-    namespace: str | None, labels: Mapping[str, str], event: Mapping[str, Any], memo: Any, **_: Any
+    namespace: str | None,
+    labels: Mapping[str, str],
+    meta: Mapping[str, Any],
+    event: Mapping[str, Any],
+    memo: Any,
+    **_: Any,
 ) -> None:
-    """A child was created, changed or deleted; its label names the model."""
+    """A child, or the pod of an inspection, was created, changed or deleted; its label names the model."""
     if event["type"] is None:
         memo.listed()
-    elif model := labels.get(api.MODEL_LABEL):
+    elif memo.is_echo(event["type"], meta):
+        return
+    elif model := labels.get(api.MODEL_LABEL) or labels.get(api.INSPECTS_LABEL):
         memo.offer(Key(namespace or "", model))
 
 

@@ -30,12 +30,12 @@ logger = logging.getLogger(__name__)
 # The Job controller makes a pod at once; where it may not (quota, admission), the Deployment's pods will say so.
 WITHOUT_POD_SECONDS = 10
 REMEMBERED = {"revision", "modelRevision", "model"}  # the rest of `status.plan` follows from the spec
-LOOK_AGAIN_SECONDS = 2.0
+LOOK_AGAIN_SECONDS = WITHOUT_POD_SECONDS + 1.0
 
 
 class Held(OperatorError):
-    """The Deployment is not made or changed now. `plan` is what is known so far. No event tells how a pod of a Job
-    fares, so it is looked at again.
+    """The Deployment is not made or changed now. `plan` is what is known so far. No event tells that no pod comes,
+    so it is looked at again.
     """
 
     def __init__(self, finding: Finding, plan: Object, look_again_seconds: float | None = None) -> None:

@@ -12,14 +12,15 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import kopf
 
 from minisgl_operator import api
 from minisgl_operator.api import Key
-from minisgl_operator.cluster import Cluster
+from minisgl_operator.cluster import KubernetesCluster
 from minisgl_operator.errors import ApiError
-from minisgl_operator.handlers import CHILDREN, REGISTRY
+from minisgl_operator.handlers import CHILDREN, PODS, REGISTRY
 from minisgl_operator.metrics import Metrics
 from minisgl_operator.queue import Queue
 from minisgl_operator.resync import Resync
@@ -45,13 +46,52 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 15
     for resource in CHILDREN:
         settings.watching.label_selectors[resource] = api.MODEL_LABEL
+    # Also the pods of inspections, which do not carry the model's label.
+    settings.watching.label_selectors[PODS] = f"{api.MANAGED_BY_LABEL}={api.FIELD_MANAGER}"
+    # Handlers of events need no memory of what objects were like; kopf's own copies and compares each object in full.
+    settings.persistence.diffbase_storage = NoDiffs()
+    settings.persistence.progress_storage = NoProgress()
     return settings
+
+
+class NoDiffs(kopf.DiffBaseStorage):
+    """Keeps nothing."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+class NoProgress(kopf.ProgressStorage):
+    """Keeps nothing."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+    def purge(self, **_: Any) -> None:
+        return None
+
+    def touch(self, **_: Any) -> None:
+        return None
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
 
 
 class Watches:
     """All watches of one operator. They offer to the queue, and tell liveness how the resync does."""
 
-    def __init__(self, settings: Settings, cluster: Cluster, metrics: Metrics, queue: Queue, resync: Resync) -> None:
+    def __init__(
+        self, settings: Settings, cluster: KubernetesCluster, metrics: Metrics, queue: Queue, resync: Resync
+    ) -> None:
         self._settings = settings
         self._cluster = cluster
         self._metrics = metrics
@@ -94,7 +134,8 @@ class Watches:
             loop.call_soon_threadsafe(self._queue.offer, key)
 
         listed = partial(loop.call_soon_threadsafe, self._resync.soon)
-        memo = SimpleNamespace(offer=offer, listed=listed, resync=self._resync)
+        is_echo = self._cluster.echoes.is_echo
+        memo = SimpleNamespace(offer=offer, listed=listed, is_echo=is_echo, resync=self._resync)
         await asyncio.to_thread(asyncio.run, self._kopf(memo))
 
     async def _kopf(self, memo: SimpleNamespace) -> None:

@@ -11,7 +11,7 @@ from minisgl.termination import Reason, Termination
 from minisgl_operator import api
 from minisgl_operator.build.inspect import build_inspection
 from minisgl_operator.errors import Unavailable
-from minisgl_operator.inspection import read_answer
+from minisgl_operator.inspection import LOOK_AGAIN_SECONDS, read_answer
 from minisgl_operator.metrics import Metrics
 from minisgl_operator.objects import Child, Object, condition
 from minisgl_operator.reconcile import Reconciler
@@ -83,7 +83,7 @@ def left(reason: Reason, message: str) -> PodBuilder:
 def test_a_model_is_asked_before_it_has_a_deployment() -> None:
     stage = Stage()
     stage.cluster.inspection = a_running_inspection()
-    assert stage.reconcile() == 2.0, "no event tells how the Job's pod fares"
+    assert stage.reconcile() == LOOK_AGAIN_SECONDS, "no event tells that a Job has got no pod"
     assert stage.reason("Reconciling") == "True Inspecting"
     assert (len(stage.jobs), stage.has_deployment) == (1, False)
     stage.cluster.inspection = an_inspection()
@@ -181,7 +181,7 @@ def test_a_job_whose_pod_cannot_run_is_diagnosed_as_any_pod(pod: PodBuilder, rea
         del pod.obj["status"]["containerStatuses"]
     stage = Stage()
     stage.cluster.inspection = pod
-    assert stage.reconcile() == 2.0
+    assert stage.reconcile() == LOOK_AGAIN_SECONDS
     assert (stage.reason(), stage.has_deployment) == (reason, False)
 
 

@@ -1,6 +1,7 @@
 """The real kopf over real HTTP: which model an event offers, and that no bad stream ends the operator."""
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ import pytest
 
 from minisgl_operator import api, cluster, watch
 from minisgl_operator.api import Key
+from minisgl_operator.echoes import Echoes
 from minisgl_operator.metrics import Metrics
 from minisgl_operator.settings import Settings
 from minisgl_operator.watch import Watches
@@ -43,6 +45,7 @@ class Operator:
         self.queue = Recorder()
         self.is_stale = False
         self.num_listed = 0
+        self.echoes = Echoes()
         self.resync: Any = SimpleNamespace(is_stale=lambda: self.is_stale, age=lambda: 1.0, soon=self._listed)
 
     def _listed(self) -> None:
@@ -84,6 +87,7 @@ def play(
             chosen = Settings.model_validate({"health_port": port, **settings})
             connection = await cluster.connect(chosen.namespaces, metrics)
             queue: Any = operator.queue
+            operator.echoes = connection.echoes
             watches = Watches(chosen, connection, metrics, queue, operator.resync)
             running = asyncio.create_task(watches.run())
             try:
@@ -104,8 +108,22 @@ def test_events_of_models_and_of_their_children_offer_the_model(
         operator.server.push(api.PLURAL, an_event("ADDED", api.PLURAL, "a"))
         operator.server.push("pods", an_event("MODIFIED", "pods", "b-1-x", **{api.MODEL_LABEL: "b"}))
         operator.server.push("deployments", an_event("DELETED", "deployments", "c", **{api.MODEL_LABEL: "c"}))
-        await operator.until(lambda: len(set(operator.queue.keys)) == 3)
-        assert set(operator.queue.keys) == {Key("ns", "a"), Key("ns", "b"), Key("ns", "c")}
+        operator.server.push("pods", an_event("MODIFIED", "pods", "d-inspect-x", **{api.INSPECTS_LABEL: "d"}))
+        await operator.until(lambda: len(set(operator.queue.keys)) == 4)
+        assert set(operator.queue.keys) == {Key("ns", name) for name in "abcd"}
+
+    play(tmp_path, monkeypatch, scene)
+
+
+def test_the_echo_of_an_own_write_offers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(operator: Operator) -> None:
+        await operator.watching()
+        own, foreign = an_event("MODIFIED", api.PLURAL, "own"), an_event("MODIFIED", api.PLURAL, "foreign")
+        operator.echoes.wrote(json.loads(own)["object"])
+        operator.server.push(api.PLURAL, own)
+        operator.server.push(api.PLURAL, foreign)
+        await operator.until(lambda: Key("ns", "foreign") in operator.queue.keys)
+        assert Key("ns", "own") not in operator.queue.keys
 
     play(tmp_path, monkeypatch, scene)
 
@@ -113,7 +131,8 @@ def test_events_of_models_and_of_their_children_offer_the_model(
 def test_children_are_narrowed_to_our_label_by_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(operator: Operator) -> None:
         await operator.watching()
-        assert "labelSelector=minisgl.io" in operator.server.queries["pods"]
+        assert "labelSelector=minisgl.io" in operator.server.queries["deployments"]
+        assert "labelSelector=app.kubernetes.io/managed-by%3Dminisgl" in operator.server.queries["pods"]
         assert "labelSelector" not in operator.server.queries[api.PLURAL]
 
     play(tmp_path, monkeypatch, scene)
