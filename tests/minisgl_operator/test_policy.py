@@ -80,6 +80,24 @@ def test_a_model_from_an_object_store_reaches_the_port_of_its_endpoint(endpoint:
     assert egress(model=model)[-1] == ("TCP", port)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "where"),
+    [
+        ("http://store:99999", "reconcile"),
+        ("http://store:0", "reconcile"),
+        ("http://[:::]:9000", "reconcile"),
+        ("http://store:a:b", "apply"),
+        ("http://[", "apply"),
+        ("http://:9000", "apply"),
+        ("http://[fd00::1]:9000", "built"),
+    ],
+)
+def test_an_endpoint_that_has_no_address_is_told_as_such(endpoint: str, where: str) -> None:
+    end = fate({"model": {"source": "s3://bucket/prefix", "s3": {"endpoint": endpoint}}})
+    assert end.where == where
+    assert where == "built" or "model.s3.endpoint" in end.message
+
+
 def test_switched_off_there_is_no_policy() -> None:
     assert Child.NETWORK_POLICY not in build_children(networkPolicy={"enabled": False})
 

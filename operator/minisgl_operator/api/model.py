@@ -6,8 +6,9 @@ Every field's description is what `kubectl explain` prints.
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, field_validator
 
 from minisgl_operator.api.part import Part
 from minisgl_operator.api.scalar import DataKey, Name
@@ -22,6 +23,7 @@ OCI_IMAGE = (
     r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
     r"(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[a-f0-9]{64})"
 )
+_ENDPOINT = r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$"
 SOURCE_PATTERN = rf"^({_PVC}|{_HF}|{_S3}|oci://{OCI_IMAGE}{_FOLDER})$"
 SECRET_KEY_PATTERN = r"^[-._a-zA-Z0-9]+$"  # noqa: S105 (the API server's rule for keys of a Secret)
 
@@ -50,12 +52,9 @@ class CredentialsSecret(Part):
 class S3(Part):
     """The object store behind a source s3://."""
 
-    endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]/_-]+$")] | None = (
-        Field(
-            default=None,
-            description="URL of an S3-compatible server, such as http://minio.storage.svc:9000. "
-            "Unset: AWS in this region.",
-        )
+    endpoint: Annotated[str, StringConstraints(max_length=512, pattern=_ENDPOINT)] | None = Field(
+        default=None,
+        description="URL of an S3-compatible server, such as http://minio.storage.svc:9000. Unset: AWS in this region.",
     )
     region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*$")] | None = Field(
         default=None, description="Region of the bucket. Unset: us-east-1, which other servers than AWS ignore."
@@ -65,6 +64,14 @@ class S3(Part):
         description="Access key that may list and read the bucket, given to the pods as AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY. The operator never reads the Secret. Unset: the bucket is read without a signature.",
     )
+
+    @field_validator("endpoint")
+    @classmethod
+    def has_an_address(cls, endpoint: str | None) -> str | None:
+        """What no pattern tells: that the port is one, and the address in brackets as well."""
+        if endpoint is not None and urlsplit(endpoint).port == 0:
+            raise ValueError("port 0 cannot be connected to")
+        return endpoint
 
 
 class Model(Part):
