@@ -44,7 +44,7 @@ def known_memory(spec: Spec) -> Known | None:
     if device.gpu is not None:
         return _gpu(device.gpu, "device.gpu")
     if (mib := labels.get(MEMORY_LABEL, "")).isdigit():
-        return Known(int(mib) * MIB, f"podTemplate.spec.nodeSelector {MEMORY_LABEL}")
+        return _amount(f"{mib}Mi", f"podTemplate.spec.nodeSelector {MEMORY_LABEL}")
     return _gpu(labels.get(PRODUCT_LABEL, ""), f"podTemplate.spec.nodeSelector {PRODUCT_LABEL}")
 
 

@@ -147,7 +147,11 @@ def test_a_bad_source_does_not(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "is_good"), [("500m", True), ("16Gi", True), ("2", True), ("1e3", True), ("2GB", False), ("", False)]
-)
+    ("size", "is_good"),
+    [
+        ("500m", True), ("16Gi", True), ("2", True), ("1e3", True), ("1.5E+2", True), (".5", True), ("2.", True),
+        ("2GB", False), ("", False), ("-1", False), ("1e5.5", False), ("1e999999999", False), (".", False),
+    ],
+)  # fmt: skip
 def test_quantities_are_those_of_kubernetes(size: str, is_good: bool) -> None:
     assert bool(re.search(api.QUANTITY_PATTERN, size)) == is_good

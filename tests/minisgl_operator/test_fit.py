@@ -56,7 +56,14 @@ def test_the_memory_is_read_from_what_the_spec_tells(fields: dict[str, Any], num
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"device": GPU}, limited("500m"), on_nodes(**{"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"})],
+    [
+        {},
+        {"device": GPU},
+        limited("500m"),
+        limited("9e30"),
+        on_nodes(**{"nvidia.com/gpu.memory": "9" * 30}),
+        on_nodes(**{"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"}),
+    ],
 )
 def test_what_nobody_tells_is_not_judged(fields: dict[str, Any]) -> None:
     told, finding = judge(**fields)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 
 from minisgl.errors import UsageError
@@ -42,9 +42,10 @@ def read_quantity(text: str | int) -> int:
     """Bytes of `80Gi`, `80GiB`, `24G`, `1.5e9`; UsageError for anything else."""
     found = re.fullmatch(r"([0-9.]+(?:[eE][0-9]+)?)([kKMGT]?i?)B?", str(text).strip())
     try:
-        if found and found[2] in UNITS and (size := int(Decimal(found[1]) * UNITS[found[2]])) > 0:
-            return size
-    except InvalidOperation:
+        # Bounded before it becomes an int: 1e999999 would be one of 400 KB, and no program reads past 64 bits.
+        if found and found[2] in UNITS and 1 <= (size := Decimal(found[1]) * UNITS[found[2]]) < 2**63:
+            return int(size)
+    except ArithmeticError:  # 1.2.3, 1e999999999
         pass
     raise UsageError(f"{text!r} is no amount of memory; write it as 80Gi, 24G or in bytes")
 
