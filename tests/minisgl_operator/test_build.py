@@ -104,6 +104,14 @@ def test_a_newer_operator_keeps_the_image_of_a_model_nobody_touched() -> None:
     assert build_children(settings=newer, live=live)[Child.DEPLOYMENT] == live
 
 
+@pytest.mark.parametrize("known", [{"gpu": "h200"}, {"memory": "80Gi"}], ids=str)
+def test_what_is_known_of_a_gpu_takes_no_newer_image(known: dict[str, str]) -> None:
+    newer = SETTINGS.model_copy(update={"runtime_image": "registry/minisgl-runtime:2"})
+    live = deployment(device={"type": "cuda"})
+    built = build_children(settings=newer, live=live, device={"type": "cuda"} | known)[Child.DEPLOYMENT]
+    assert built == live
+
+
 def test_a_changed_spec_takes_the_newer_image() -> None:
     newer = SETTINGS.model_copy(update={"runtime_image": "registry/minisgl-runtime:2"})
     built = build_children(settings=newer, live=deployment(), runtime={"pageSize": 32})

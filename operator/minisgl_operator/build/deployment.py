@@ -11,7 +11,7 @@ from minisgl_operator.api import Key, Spec
 from minisgl_operator.build.hashing import digest
 from minisgl_operator.build.meta import build_metadata
 from minisgl_operator.build.pod import build_pod
-from minisgl_operator.objects import Object
+from minisgl_operator.objects import Object, read_annotations
 from minisgl_operator.settings import Settings
 
 # 140 GB at 50 MB/s take 47 minutes. Past it, a server that still advances is not called stalled.
@@ -22,7 +22,7 @@ BESIDE_THE_PODS = {"replicas", "rollout", "network_policy", "monitoring", "pause
 
 def build_deployment(key: Key, uid: str, spec: Spec, settings: Settings, live: Object | None) -> Object:
     """The wanted Deployment. `live` is the one in the cluster, if any. Raises SpecError."""
-    spec_hash = digest(spec.model_dump(by_alias=True, exclude=BESIDE_THE_PODS, exclude_defaults=True))
+    spec_hash = _hash_of_pods(spec)
     image = spec.image or _image_in_use(live, spec_hash) or settings.runtime_image
     template = build_pod(key, spec, settings, image)
     template_hash = digest(template)
@@ -48,7 +48,14 @@ def build_deployment(key: Key, uid: str, spec: Spec, settings: Settings, live: O
     }
 
 
+def _hash_of_pods(spec: Spec) -> str:
+    """Of the fields that pods are made of. What is said of a GPU's memory is for the plan alone."""
+    device = spec.device.model_copy(update={"gpu": None, "memory": None})
+    pods = spec.model_copy(update={"device": device})
+    return digest(pods.model_dump(by_alias=True, exclude=BESIDE_THE_PODS, exclude_defaults=True))
+
+
 def _image_in_use(live: Object | None, spec_hash: str) -> str | None:
     """The image that this same spec already runs on: a newer operator must not restart models nobody touched."""
-    annotations = {} if live is None else live["metadata"].get("annotations", {})
+    annotations = {} if live is None else read_annotations(live)
     return annotations.get(api.IMAGE) if annotations.get(api.SPEC_HASH) == spec_hash else None

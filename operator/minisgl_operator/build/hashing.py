@@ -1,7 +1,7 @@
 """Hashes that tell "same" from "changed" without asking the API server.
 
 applied-hash   on each child: all that we want of it. Differs -> apply, so that dropped fields are dropped.
-spec-hash      on the Deployment: the user's fields without replicas. Same -> the image in use is kept.
+spec-hash      on the Deployment: the user's fields that pods are made of. Same -> the image in use is kept.
 template-hash  on Deployment and pods: the pod template. Tells pods of the newest template from older ones.
 """
 
