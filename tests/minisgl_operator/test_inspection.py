@@ -239,6 +239,16 @@ def test_the_job_is_the_models_pod_without_what_serves() -> None:
     assert template["spec"]["automountServiceAccountToken"] is False
 
 
+def test_its_pod_may_run_beside_the_models_pods_that_keep_apart() -> None:
+    apart = {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname"}]}
+    term = {"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}
+    nodes = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    job = build(podTemplate={"spec": {"affinity": {"podAntiAffinity": apart, "nodeAffinity": nodes}}})
+    assert job["spec"]["template"]["spec"]["affinity"] == {"nodeAffinity": nodes}
+    job = build(podTemplate={"spec": {"affinity": {"podAntiAffinity": apart}}})
+    assert "affinity" not in job["spec"]["template"]["spec"]
+
+
 def test_its_pod_neither_serves_nor_counts() -> None:
     job = build()
     labels = job["spec"]["template"]["metadata"]["labels"]

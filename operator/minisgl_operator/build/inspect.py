@@ -15,7 +15,7 @@ from minisgl_operator.objects import Object, read_annotations
 
 # Of the model's container; probes, ports, GPUs and life cycle are a server's.
 KEPT = ("image", "imagePullPolicy", "env", "securityContext", "terminationMessagePolicy", "volumeMounts")
-SERVES = ("containers", "initContainers", "terminationGracePeriodSeconds", "topologySpreadConstraints")
+SERVES = ("affinity", "containers", "initContainers", "terminationGracePeriodSeconds", "topologySpreadConstraints")
 MODEL_PATH = "--model-path="
 # A slow image pull is waited for. A finished Job stays long enough to be read, and a failed one until the next try.
 DEADLINE_SECONDS, KEEP_SECONDS = 1800, 120
@@ -47,8 +47,15 @@ def build_inspection(key: Key, uid: str, deployment: Object) -> Object:
         "template": {
             "metadata": {"labels": labels | {"app.kubernetes.io/component": "inspect", api.INSPECTS_LABEL: key.name}},
             "spec": {name: value for name, value in template.items() if name not in SERVES}
+            | _affinity(template)
             | {"restartPolicy": "Never", "containers": [container]},
         },
     }
     metadata["name"] = f"{key.name[:NAME_LEN].rstrip('-')}-inspect-{digest([key.name, spec])[:12]}"
     return seal({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
+
+
+def _affinity(template: Object) -> Object:
+    """To nodes, and not to pods: one that keeps its replicas apart would keep it away from every node that has one."""
+    nodes = template.get("affinity", {}).get("nodeAffinity")
+    return {"affinity": {"nodeAffinity": nodes}} if nodes else {}
