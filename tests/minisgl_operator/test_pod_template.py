@@ -63,6 +63,14 @@ def test_no_field_of_the_container_gives_privileges(field: str, value: Any) -> N
     assert field in message
 
 
+def test_no_annotation_takes_the_container_out_of_its_apparmor_profile() -> None:
+    key = "container.apparmor.security.beta.kubernetes.io/minisgl"
+    end = fate({**MODEL, "podTemplate": {"metadata": {"annotations": {key: "unconfined"}}}})
+    assert end.where == "reconcile"
+    assert "spec.podTemplate.metadata.annotations" in end.message
+    assert key in end.message
+
+
 def test_no_part_of_the_spec_takes_fields_that_nobody_named() -> None:
     for field in fields():
         free = {"x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 # Quantities such as 500m, 2, 16Gi and 1e9. Two things that the API server's own pattern lets pass have no place here: a
 # sign, as nothing may be negative, and exponents that no amount has (1e5.5 is no number, 1e999999999 one of a gigabyte).
@@ -16,13 +16,22 @@ PERCENT_PATTERN = r"^(100|[1-9]?[0-9])%$"
 SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
+
+
+def harmless(key: str) -> str:
+    """Kubernetes copies this annotation of a new pod into its security context, which no author of a model decides."""
+    if key.startswith(APPARMOR):
+        raise ValueError("it would take the container out of its AppArmor profile; remove it")
+    return key
+
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=SUBDOMAIN_PATTERN)]
 DataKey = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=317, pattern=LABEL_KEY_PATTERN)]
 LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=LABEL_VALUE_PATTERN)]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
-Annotations = Annotated[dict[LabelKey, str], Field(max_length=64)]
+Annotations = Annotated[dict[Annotated[LabelKey, AfterValidator(harmless)], str], Field(max_length=64)]
 
 Quantity = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[str, StringConstraints(pattern=QUANTITY_PATTERN)],
