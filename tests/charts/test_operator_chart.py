@@ -202,6 +202,7 @@ def test_a_monitor_needs_a_value_and_a_cluster_that_knows_it() -> None:
         ({"watchNamespaces": ["Team A"]}, "/watchNamespaces/0"),
         ({"metrics": {"serviceMonitor": {"on": True}}}, "/metrics/serviceMonitor"),
         ({"resyncSeconds": 0}, "/resyncSeconds"),
+        ({"metrics": {"port": 8081}}, "/metrics/port"),
         ({"replicas": 0}, "/replicas"),
         ({"logFormat": "xml"}, "/logFormat"),
     ],
