@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from typing import Any
 
 import pytest
@@ -116,6 +117,21 @@ def test_every_field_of_the_spec_is_a_value() -> None:
         assert values[name].get("properties", {}).keys() == schema.get("properties", {}).keys(), name
 
 
+def test_every_value_has_a_line_in_the_readme() -> None:
+    schema = json.loads((CHARTS / "minisgl-model" / "values.schema.json").read_text())["properties"]
+    rows = (CHARTS / "minisgl-model" / "README.md").read_text().split("## Launch arguments")[0].splitlines()
+    told = {name for row in rows for name in re.findall(r"`([\w.]+)`", row.split("|")[1] if row[:1] == "|" else "")}
+    parts = ("model", "device", "test")  # told by field; of the others some fields may be
+    known = {name for name in schema if name not in (*parts, "global")}
+    known |= {f"{part}.{name}" for part in parts for name in schema[part]["properties"]}
+    assert told == known
+
+
+def test_a_value_can_be_taken_away() -> None:
+    for name in ("cache", "resources", "podTemplate", "networkPolicy", "monitoring", "rollout", "extraArgs", "image"):
+        assert name not in template("minisgl-model", {name: None}).one("MiniSGLModel")["spec"]
+
+
 def test_what_is_not_set_is_left_to_the_operator() -> None:
     spec = template("minisgl-model", {"replicas": None}).one("MiniSGLModel")["spec"]
     assert spec == {"model": {"source": "hf://HuggingFaceTB/SmolLM2-135M-Instruct"}, "device": {"type": "cpu"}}
@@ -160,6 +176,7 @@ def test_the_test_pod_asks_the_service_of_its_model_and_runs_like_it() -> None:
         ({"model": {"source": "/models/x"}}, "/model/source"),
         ({"model": {"source": "pvc://models/../secret"}}, "/model/source"),
         ({"model": {"path": "x"}}, "/model"),
+        ({"model": {"source": "s3://b/x", "s3": {"endpoint": "minio:9000"}}}, "/model/s3/endpoint"),
         ({"device": {"type": "tpu"}}, "/device/type"),
         ({"runtime": {"numPagess": 2}}, "/runtime"),
         ({"runtime": {"tensorParallelSize": 0}}, "/runtime/tensorParallelSize"),
