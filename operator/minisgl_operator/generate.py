@@ -1,7 +1,7 @@
 """Writes every file that is derived from code: `python -m minisgl_operator.generate [--check]`.
 
-Pure until the last step: a dict of path -> text. A target whose base file another room has not written yet is left
-out. `--check` writes nothing and exits 1 naming the files that differ.
+Pure until the last step: a dict of path -> text. Of a file that is generated in part (a README, a Chart.yaml, a schema
+of values) the rest is read from where it stands. `--check` writes nothing and exits 1 naming the files that differ.
 """
 
 from __future__ import annotations
