@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from minisgl.info import EngineFacts
 from minisgl.schema import runtime_schema
 from minisgl_operator import api
 
@@ -116,9 +115,6 @@ def as_values(schema: Schema) -> Schema:
 def _root() -> Schema:
     spec = spec_schema()
     status = structural(api.Status.model_json_schema(by_alias=True))
-    status["properties"]["engine"] = structural(EngineFacts.model_json_schema(by_alias=True)) | {
-        "description": status["properties"]["engine"]["description"]
-    }
     status["properties"]["conditions"] |= {
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],

@@ -5,24 +5,20 @@ Every field's description is what `kubectl explain` prints.
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from minisgl_operator.api.part import Part
+from minisgl_operator.api.part import Part, rules
 from minisgl_operator.api.scalar import Name, Quantity
 
 
 class Cache(Part):
     """What outlives a pod, if anything does."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {
-                    "rule": "!(has(self.claim) && has(self.sizeLimit))",
-                    "message": "cache.sizeLimit is for the folder of a pod; a claim has a size of its own: remove one",
-                },
-            ]
-        }
+    model_config = rules(
+        (
+            "!(has(self.claim) && has(self.sizeLimit))",
+            "cache.sizeLimit is for the folder of a pod; a claim has a size of its own: remove one",
+        )
     )
 
     claim: Name | None = Field(

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
-from minisgl_operator.api.part import Part
+from minisgl_operator.api.part import Part, rules
 from minisgl_operator.api.scalar import DataKey, Name
 
 # A folder below a claim, a bucket or an image: no component starts with a dot, so none leads out of it.
@@ -25,9 +25,6 @@ OCI_IMAGE = (
 )
 _ENDPOINT = r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$"
 SOURCE_PATTERN = rf"^({_PVC}|{_HF}|{_S3}|oci://{OCI_IMAGE}{_FOLDER})$"
-SECRET_KEY_PATTERN = r"^[-._a-zA-Z0-9]+$"  # noqa: S105 (the API server's rule for keys of a Secret)
-
-SecretKey = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=SECRET_KEY_PATTERN)]
 
 
 class TokenSecret(Part):
@@ -41,10 +38,10 @@ class CredentialsSecret(Part):
     """An access key of an object store: two keys of a Secret in the model's namespace."""
 
     name: Name = Field(description="Name of the Secret.")
-    access_key_id_key: SecretKey = Field(
+    access_key_id_key: DataKey = Field(
         default="AWS_ACCESS_KEY_ID", description="Key within the Secret that holds the access key id."
     )
-    secret_access_key_key: SecretKey = Field(
+    secret_access_key_key: DataKey = Field(
         default="AWS_SECRET_ACCESS_KEY", description="Key within the Secret that holds the secret access key."
     )
 
@@ -77,15 +74,11 @@ class S3(Part):
 class Model(Part):
     """Which model is served, and under which name."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {
-                    "rule": "!has(self.s3) || self.source.startsWith('s3://')",
-                    "message": "model.s3 is for a source s3://; remove it or change model.source",
-                },
-            ]
-        }
+    model_config = rules(
+        (
+            "!has(self.s3) || self.source.startsWith('s3://')",
+            "model.s3 is for a source s3://; remove it or change model.source",
+        )
     )
 
     source: Annotated[str, StringConstraints(max_length=512, pattern=SOURCE_PATTERN)] = Field(

@@ -11,7 +11,8 @@ from pydantic.alias_generators import to_camel
 class Part(BaseModel):
     """Base of every part: camelCase in JSON, immutable.
 
-    Unknown fields are refused by the API server. Here they are ignored, so that an operator older than the CRD works.
+    Unknown fields never get here: the API server refuses them, or drops them where a client asks for no strict
+    validation. Those of a newer CRD are ignored, so that an operator older than the CRD works.
     """
 
     model_config = ConfigDict(
@@ -22,6 +23,10 @@ class Part(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
     )
+
+    def as_written(self) -> dict[str, Any]:
+        """In Kubernetes' words, as its author wrote it: an empty selector takes everything, an absent one nothing."""
+        return self.model_dump(exclude_unset=True, exclude_none=True)
 
 
 def rules(*given: tuple[str, ...]) -> ConfigDict:

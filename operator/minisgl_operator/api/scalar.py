@@ -9,8 +9,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
-# Quantities such as 500m, 2, 16Gi and 1e9. Two things that the API server's own pattern lets pass have no place here: a
-# sign, as nothing may be negative, and exponents that no amount has (1e5.5 is no number, 1e999999999 one of a gigabyte).
+# Quantities such as 500m, 2, 16Gi and 1e9. The API server's own pattern also has signs, but nothing here may be
+# negative, and exponents that no amount has: 1e5.5 is no number, 1e999999999 one of a gigabyte.
 QUANTITY_PATTERN = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
 PERCENT_PATTERN = r"^(100|[1-9]?[0-9])%$"
 SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"

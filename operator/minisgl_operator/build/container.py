@@ -33,7 +33,7 @@ def build_container(
         "image": image,
         "imagePullPolicy": spec.image_pull_policy or settings.runtime_image_pull_policy,
         "args": argv,
-        "env": [{"name": "HOME", "value": "/tmp"}, *env, *_added_env(spec)],  # noqa: S108
+        "env": [{"name": "HOME", "value": "/tmp"}, *env, *(each.as_written() for each in spec.pod_template.env)],  # noqa: S108
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         **_resources(spec, args.tensor_parallel_size),
         "securityContext": {
@@ -47,10 +47,6 @@ def build_container(
         "livenessProbe": _probe("/livez", 10, 3),
         "volumeMounts": mounts,
     }
-
-
-def _added_env(spec: Spec) -> list[Object]:
-    return [each.model_dump(by_alias=True, exclude_unset=True, exclude_none=True) for each in spec.pod_template.env]
 
 
 def _probe(path: str, period: int, failures: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minisgl_operator import api
-from minisgl_operator.api import Key, Part, Spec
+from minisgl_operator.api import Key, Spec
 from minisgl_operator.build.cache import build_cache
 from minisgl_operator.build.check import build_check
 from minisgl_operator.build.checks import check
@@ -35,11 +35,11 @@ def build_pod(key: Key, spec: Spec, settings: Settings, image: str) -> Object:
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108
     placement = {
         "nodeSelector": pod.spec.node_selector,
-        "tolerations": [_dump(each) for each in pod.spec.tolerations],
-        "affinity": _dump(pod.spec.affinity) if pod.spec.affinity else None,
+        "tolerations": [each.as_written() for each in pod.spec.tolerations],
+        "affinity": pod.spec.affinity.as_written() if pod.spec.affinity else None,
         "topologySpreadConstraints": [
             # Unset, Kubernetes would count no pod at all.
-            {"labelSelector": {"matchLabels": api.selector(key.name)}} | _dump(each)
+            {"labelSelector": {"matchLabels": api.selector(key.name)}} | each.as_written()
             for each in pod.spec.topology_spread_constraints
         ],
         "runtimeClassName": pod.spec.runtime_class_name or settings.runtime_class_name,
@@ -72,8 +72,3 @@ def build_pod(key: Key, spec: Spec, settings: Settings, image: str) -> Object:
             **{name: value for name, value in placement.items() if value},
         },
     }
-
-
-def _dump(part: Part) -> Object:
-    """As its author wrote it: an empty selector takes everything, an absent one nothing."""
-    return part.model_dump(by_alias=True, exclude_unset=True, exclude_none=True)

@@ -26,7 +26,7 @@ def build_network_policy(key: Key, uid: str, spec: Spec, settings: Settings) -> 
     wanted = spec.network_policy
     peers: list[Object] = [{"podSelector": {}}]
     if wanted.sources is not None:
-        peers = [each.model_dump(by_alias=True, exclude_unset=True) for each in wanted.sources]
+        peers = [each.as_written() for each in wanted.sources]
     if settings.lease_namespace:  # the operator's own, which asks the pods for their facts
         peers.append({"namespaceSelector": _named(settings.lease_namespace), "podSelector": OPERATOR})
     if spec.monitoring.enabled:
