@@ -1,7 +1,8 @@
 """`spec.podTemplate`: what a model's author may add to the pods, merged as Kubernetes merges pod templates.
 
 An allow-list of exact fields: whatever could give a pod privileges (volumes, security contexts, host namespaces, other
-identities) has no field here, so the API server refuses it by name.
+identities) has no field here. The API server refuses it by name where the client asks for strict validation, as kubectl
+does, and drops it otherwise: it reaches no pod either way.
 """
 
 from __future__ import annotations
