@@ -1,7 +1,8 @@
 """The Job that looks into a model, because the operator cannot: the model's own pod, but for what it runs.
 
 It reads config.json with the runtime's image, volumes, placement and secrets, asks for no GPU, and leaves the answer in
-its termination message. Its pod does not carry the model's label: it neither serves nor counts.
+its termination message. Its pod does not carry the model's label: it neither serves nor counts. So the model's
+NetworkPolicy does not select it either: until the answer is there, that one is still made for the source of before.
 """
 
 from __future__ import annotations
