@@ -34,5 +34,6 @@ if "minisglmodels/status" not in served:
     sys.exit("minisglmodels/status is not served; install the chart with crds.install=true")
 for namespace in sys.argv[1:] or [""]:
     scope = f"namespaces/{namespace}/" if namespace else ""
-    models = get(f"/apis/minisgl.io/v1alpha1/{scope}minisglmodels?limit=500")["items"]
-    print(f"models in {namespace or 'all namespaces'}: {len(models)}")
+    models = get(f"/apis/minisgl.io/v1alpha1/{scope}minisglmodels?limit=1")
+    num_models = len(models["items"]) + models["metadata"].get("remainingItemCount", 0)
+    print(f"models in {namespace or 'all namespaces'}: {num_models}")

@@ -37,4 +37,6 @@ def check(spec: Spec, env: Sequence[Object], ranks: int) -> None:
     decided = {*api.DECIDED_ENV, *(each["name"] for each in env)}
     for variable in spec.pod_template.env:
         if variable.name in decided:
-            raise SpecError(f"spec.podTemplate.spec.containers: env {variable.name} is decided by the operator")
+            raise SpecError(
+                f"spec.podTemplate.spec.containers: env {variable.name} is decided by the operator; remove it"
+            )
