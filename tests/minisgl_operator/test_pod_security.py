@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from minisgl_operator.api import Key
+from minisgl_operator.build.inspect import build_inspection
 from minisgl_operator.objects import Child, Object
-from support.cluster_objects import build_children
+from support.cluster_objects import UID, build_children
 from support.mistakes import fate
 from support.permutations import specs
 from support.pod_security import violations
@@ -18,16 +20,17 @@ def test_every_pod_is_restricted_and_has_no_identity_of_the_cluster() -> None:
     for spec in specs():
         built = fate(spec).children
         assert built is not None
-        for child, body in built.items():
+        job = build_inspection(Key("ns", "m"), UID, built[Child.DEPLOYMENT])
+        for body in (*built.values(), job):
             template = body["spec"].get("template") if "spec" in body else None
             if template is None:
                 continue
             pod = template["spec"]
-            assert violations(pod) == [], (child, spec)
+            assert violations(pod) == [], (body["kind"], spec)
             assert pod["automountServiceAccountToken"] is False
-            assert pod["serviceAccountName"] == body["metadata"]["name"]
+            assert pod["serviceAccountName"] == built[Child.SERVICE_ACCOUNT]["metadata"]["name"]
             seen += 1
-    assert seen > 100
+    assert seen > 200
 
 
 BREAKS: dict[str, Callable[[Object], Any]] = {
