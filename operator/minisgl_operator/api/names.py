@@ -14,7 +14,7 @@ KIND = "MiniSGLModel"
 PLURAL = "minisglmodels"
 FIELD_MANAGER = "minisgl-operator"
 
-# A pod is named <model>-<10 characters>-<5 characters>, and its hostname may have 63 characters.
+# A ReplicaSet is named <model>-<10 characters>: 63. Of that its pods' names keep 58 and add 5, as a hostname may have.
 MAX_NAME_LEN = 52
 
 # Labels. MODEL carries the model's name on every child and is the selector of its Deployment and Service.
