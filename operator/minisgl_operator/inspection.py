@@ -61,7 +61,7 @@ class Foresight:
         meta = model["metadata"]
         self.key, self._uid, self._model = Key(meta["namespace"], meta["name"]), meta["uid"], model
         self._cluster, self._spec, self._wanted, self._now = cluster, spec, wanted, now
-        revision = revision_of(spec.model.source, wanted)
+        revision = revision_of(spec.model, wanted)
         known: Object = model.get("status", {}).get("plan") or {}
         self._known: Object = known if known.get("revision") == revision else {"revision": revision}
 

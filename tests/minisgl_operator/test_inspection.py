@@ -111,6 +111,15 @@ def test_a_model_that_is_known_is_asked_no_more() -> None:
     assert len(stage.jobs) == 1
 
 
+def test_the_same_bucket_of_another_store_is_asked_anew() -> None:
+    stage = Stage(model={"source": "s3://bucket/model", "s3": {"endpoint": "http://one:9000"}})
+    stage.reconcile()
+    stage.finished_jobs_go()
+    stage.cluster.edit_model(stage.key, model={"source": "s3://bucket/model", "s3": {"endpoint": "http://two:9000"}})
+    stage.reconcile()
+    assert len(stage.jobs) == 1
+
+
 def test_what_does_not_fit_gets_no_deployment_until_it_does() -> None:
     stage = Stage(resources=LIMIT)
     stage.reconcile()

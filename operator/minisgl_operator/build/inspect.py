@@ -8,7 +8,7 @@ NetworkPolicy does not select it either: until the answer is there, that one is 
 from __future__ import annotations
 
 from minisgl_operator import api
-from minisgl_operator.api import Key
+from minisgl_operator.api import Key, Model
 from minisgl_operator.build.container import CONTAINER
 from minisgl_operator.build.hashing import digest, seal
 from minisgl_operator.build.meta import build_metadata
@@ -23,9 +23,10 @@ DEADLINE_SECONDS, KEEP_SECONDS = 1800, 120
 NAME_LEN = 40  # with the rest at most 63 characters, as a label of its pod may have
 
 
-def revision_of(source: str, deployment: Object) -> str:
-    """What an answer is remembered under: another source or image asks again."""
-    return digest([source, read_annotations(deployment)[api.IMAGE]])
+def revision_of(model: Model, deployment: Object) -> str:
+    """What an answer is remembered under: another source, store or image asks again."""
+    store = [] if model.s3 is None else [place for place in (model.s3.endpoint, model.s3.region) if place]
+    return digest([model.source, read_annotations(deployment)[api.IMAGE], *store])
 
 
 def build_inspection(key: Key, uid: str, deployment: Object) -> Object:
