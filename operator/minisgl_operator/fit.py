@@ -23,6 +23,7 @@ from minisgl_operator.build.launch import build_launch
 from minisgl_operator.objects import Object
 from minisgl_operator.reasons import Finding
 
+MIG = "/mig-"  # in the name of a resource: nvidia.com/mig-1g.10gb
 STEP = 64 * MIB  # a proposed amount of memory is a multiple of it
 
 
@@ -41,6 +42,8 @@ def known_memory(spec: Spec) -> Known | None:
         return _amount(spec.resources.limits.get("memory"), "resources.limits.memory")
     if device.memory is not None:
         return _amount(device.memory, "device.memory")
+    if MIG in device.resource_name:
+        return None  # a part of a GPU, while kind and labels may be those of the whole
     if device.gpu is not None:
         return _gpu(device.gpu, "device.gpu")
     if (mib := labels.get(MEMORY_LABEL, "")).isdigit():

@@ -61,6 +61,9 @@ def test_the_memory_is_read_from_what_the_spec_tells(fields: dict[str, Any], num
         {"device": GPU},
         limited("500m"),
         limited("9e30"),
+        {"device": GPU | {"resourceName": "nvidia.com/mig-1g.10gb", "gpu": "a100-80gb"}},
+        on_nodes(**{"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"})
+        | {"device": GPU | {"resourceName": "nvidia.com/mig-1g.10gb"}},
         on_nodes(**{"nvidia.com/gpu.memory": "9" * 30}),
         on_nodes(**{"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"}),
     ],

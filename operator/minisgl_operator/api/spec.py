@@ -45,7 +45,7 @@ class Device(Part):
         default=None,
         description=f"Kind of the GPUs: {', '.join(GPUS)}. It places no pod; it tells how much memory there is, so "
         "that what cannot fit is refused before a pod is made. Unset: read from the nodeSelector "
-        "nvidia.com/gpu.product, if there is one.",
+        "nvidia.com/gpu.product, if there is one. Of a part of a GPU (MIG) only memory tells.",
         json_schema_extra={"enum": list(GPUS)},
     )
     memory: Quantity | None = Field(
