@@ -52,6 +52,7 @@ def test_a_source_becomes_a_model_path(url: str, path: str) -> None:
         "hf://org/../name",
         "s3://",
         "s3://b",
+        "hf://org/name@main/../../x",
         "s3://Bucket/x",
         "s3://bucket/../x",
         "s3://bucket//x",

@@ -13,10 +13,10 @@ from pydantic import Field, StringConstraints, field_validator
 from minisgl_operator.api.part import Part, rules
 from minisgl_operator.api.scalar import DataKey, Name
 
-# A folder below a claim, a bucket or an image: no component starts with a dot, so none leads out of it.
+# A folder below a claim, a bucket, an image or a revision: no component starts with a dot, so none leads out of it.
 _FOLDER = r"(/[A-Za-z0-9_][A-Za-z0-9._=+-]*)*"
 _PVC = rf"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?{_FOLDER}"
-_HF = r"hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._/-]*)?"
+_HF = rf"hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._-]*{_FOLDER})?"
 _S3 = rf"s3://[a-z0-9][a-z0-9._-]*[a-z0-9]{_FOLDER}/?"
 # Registry first, then a tag or a digest: `image:8/path` could also be port 8 of a registry called image.
 OCI_IMAGE = (
