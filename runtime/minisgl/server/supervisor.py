@@ -28,6 +28,7 @@ TICK_SECONDS = 1.0  # the watchdog's round; everything else wakes at once
 FAREWELL_SECONDS = 1.5  # what the front end gets to send errors after a child's death
 HARD_END_SECONDS = 5.0  # beyond the drain times, before everything is killed
 STACK_SECONDS = 1.0  # what the children get to write their stacks
+FAILED = "The model server failed; this request cannot be finished. Send it again."
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,9 @@ class Tree:
             age = self._heartbeats.age_seconds(child.config.heartbeat_slot)
             if age > self._args.watchdog_timeout_seconds:
                 self.culprit = child.config
+                self._ask_for_stacks()
+                # At once: a child that was stopped has to go on for its stacks, and would pass for well meanwhile.
+                self._front.order(Break(FAILED))
                 self._log_stacks()
                 raise self._died(f"{child.name} hangs: no heartbeat for {age:.0f} s while serving")
 
@@ -178,14 +182,18 @@ class Tree:
             return
         child = next(child for child in self._children if child.name == self._log.quietest())
         self.culprit = child.config
+        self._ask_for_stacks()
         self._log_stacks()
         where = self._log.where(child.name)
         raise StartError(Reason.START_STALLED, f"{child.name}: nothing has advanced for {seconds:.0f} s, {where}")
 
-    def _log_stacks(self) -> None:
-        """The stacks of all processes: one that hangs may wait for another."""
+    def _ask_for_stacks(self) -> None:
+        """Of all processes: one that hangs may wait for another."""
         for child in self._children:
             child.dump_stacks()
+
+    def _log_stacks(self) -> None:
+        """Log what came of `_ask_for_stacks`, and our own."""
         time.sleep(STACK_SECONDS)
         for child in self._children:
             file = Path(child.config.ipc) / STACKS.format(child.name)
@@ -198,7 +206,7 @@ class Tree:
         logger.error("died %s", sentence)
         for child in self._children[1:]:
             child.kill()
-        self._say_farewell("The model server failed; this request cannot be finished. Send it again.")
+        self._say_farewell(FAILED)
         return BackendDied(sentence, reason, memory=memory)
 
     def _say_farewell(self, message: str) -> None:

@@ -290,6 +290,22 @@ def test_silence_is_death_after_the_watchdogs_time(tmp_path: Path, stage: Stage)
         stage.step()
 
 
+def test_clients_are_told_of_a_hang_before_anybody_waits_for_stacks(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.open()
+    heard_before_waiting: list[Order] = []
+    wait = SimpleNamespace(
+        monotonic=time.monotonic, sleep=lambda _: heard_before_waiting.append(stage.children[0].heard[-1])
+    )
+    monkeypatch.setattr(supervisor, "time", wait)
+    slot = stage.child("scheduler-1").config.heartbeat_slot
+    stage.tree._heartbeats.beat(slot, time.monotonic() - stage.args.watchdog_timeout_seconds - 1)
+    with pytest.raises(BackendDied, match="scheduler-1 hangs"):
+        stage.step()
+    assert isinstance(heard_before_waiting[0], Break)
+
+
 def test_a_stop_during_the_start_says_who_was_not_ready(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     for child in stage.children:
