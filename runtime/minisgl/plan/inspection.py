@@ -1,23 +1,29 @@
 """What an inspection tells of a model: as much of its config.json as a plan needs, small enough for a termination
-message (4096 bytes). Pure data; the operator keeps it in status.
+message (4096 bytes). Pure data; the operator keeps it in status. Whoever makes a model may decide what its pods say, so
+every number has a bound.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from minisgl.info import Facts
-from minisgl.plan.model import ExpertsConfig, ModelConfig
+from minisgl.plan.model import MOST, MOST_LAYERS, ExpertsConfig, ModelConfig
 from minisgl.plan.rope import RopeConfig
+
+Size = Annotated[int, Field(ge=1, le=MOST)]
+Layers = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
 
 
 class Experts(Facts):
     """A mixture of experts."""
 
-    num: int = Field(description="Experts in a layer.")
-    per_token: int = Field(description="Experts that compute each token.")
-    width: int = Field(description="Width of one expert's MLP.")
-    num_layers: int = Field(description="Layers that have experts.")
+    num: Size = Field(description="Experts in a layer.")
+    per_token: Size = Field(description="Experts that compute each token.")
+    width: Size = Field(description="Width of one expert's MLP.")
+    num_layers: Layers = Field(description="Layers that have experts.")
 
 
 class Inspection(Facts):
@@ -25,14 +31,14 @@ class Inspection(Facts):
 
     architecture: str = Field(description="Model class of the checkpoint.")
     dtype: str = Field(description="Number format of the checkpoint's weights.")
-    vocab_size: int = Field(description="Token ids that the model knows.")
-    hidden_size: int = Field(description="Width of the residual stream.")
-    intermediate_size: int = Field(description="Width of a dense layer's MLP.")
-    num_layers: int = Field(description="Layers of the decoder.")
-    num_heads: int = Field(description="Attention heads; ranks must divide them.")
-    num_kv_heads: int = Field(description="Heads of keys and values.")
-    head_dim: int = Field(description="Width of one head.")
-    context_length: int = Field(description="Longest prompt plus answer that the model was made for, in tokens.")
+    vocab_size: Size = Field(description="Token ids that the model knows.")
+    hidden_size: Size = Field(description="Width of the residual stream.")
+    intermediate_size: int = Field(ge=0, le=MOST, description="Width of a dense layer's MLP.")
+    num_layers: Layers = Field(description="Layers of the decoder.")
+    num_heads: Size = Field(description="Attention heads; ranks must divide them.")
+    num_kv_heads: Size = Field(description="Heads of keys and values.")
+    head_dim: Size = Field(description="Width of one head.")
+    context_length: Size = Field(description="Longest prompt plus answer that the model was made for, in tokens.")
     tied_embeddings: bool = Field(default=False, description="Whether the head is the embedding's table.")
     qkv_bias: bool = Field(default=False, description="Whether queries, keys and values have biases.")
     output_bias: bool = Field(default=False, description="Whether attention's output has a bias.")

@@ -16,6 +16,10 @@ from minisgl.plan.families import Settings, unsupported
 from minisgl.plan.rope import RopeConfig, YarnRope, read_rope
 from minisgl.termination import Reason
 
+# No model comes near these. A file that says more is wrong, and would keep whoever counts its layers busy for ever.
+MOST_LAYERS, MOST = 2**13, 2**24
+MOST_RANKS = 64  # as many as the launch arguments allow
+
 
 @dataclass(frozen=True)
 class ExpertsConfig:
@@ -26,6 +30,9 @@ class ExpertsConfig:
     width: int  # of one expert
     normalised: bool  # the chosen experts' weights are scaled to the sum 1
     layers: frozenset[int]
+
+    def __post_init__(self) -> None:
+        _bound(self, "num", "per_token", "width")
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,11 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]
     experts: ExpertsConfig | None = None
 
+    def __post_init__(self) -> None:
+        _bound(self, "num_layers", most=MOST_LAYERS)
+        _bound(self, "intermediate_size", least=0)
+        _bound(self, "vocab_size", "hidden_size", "num_heads", "num_kv_heads", "head_dim", "context_length")
+
     @classmethod
     def read(cls, folder: Path) -> ModelConfig:
         """Read config.json and, for end tokens, generation_config.json."""
@@ -76,14 +88,21 @@ class ModelConfig:
         return [self.experts.width, self.intermediate_size] if dense else [self.experts.width]
 
 
+def _bound(config: object, *names: str, least: int = 1, most: int = MOST) -> None:
+    """ValueError for a number that no model can have."""
+    for name in names:
+        if not least <= getattr(config, name) <= most:
+            raise ValueError(f"{name} is {getattr(config, name)}, and must be between {least} and {most}")
+
+
 def check_tensor_parallel(config: ModelConfig, size: int) -> None:
     """Refuse a number of ranks that the model cannot be divided by; called before weights are read.
 
     KV heads need not divide: with more ranks than KV heads each is kept on several ranks. The vocabulary is padded.
     """
-    works = [n for n in range(1, config.num_heads + 1) if _divides(config, n)]
-    if size in works:
+    if _divides(config, size):
         return
+    works = [n for n in range(1, MOST_RANKS + 1) if _divides(config, n)]
     heads = f"{config.num_heads} attention heads and {config.num_kv_heads} KV heads"
     kind = "MLP" if config.experts is None else "expert"
     widths = " and ".join(map(str, config.mlp_widths))

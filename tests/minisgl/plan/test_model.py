@@ -175,6 +175,14 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         ModelConfig.read(tmp_path)
 
 
+@pytest.mark.parametrize("size", [0, -1, 10**12])
+@pytest.mark.parametrize("key", ["num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings"])
+def test_a_number_that_no_model_has_is_refused_at_once(key: str, size: int, tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="a value that cannot be used") as raised:
+        read(tmp_path, **{key: size, "head_dim": 4})
+    assert raised.value.reason is Reason.MODEL_LOAD_FAILED
+
+
 def test_ranks_must_divide_the_heads(tmp_path: Path) -> None:
     config = read(tmp_path)
     for size in (1, 2, 4, 8):

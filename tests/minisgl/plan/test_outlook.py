@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from minisgl.args import LaunchArgs
 from minisgl.errors import StartError, UsageError
@@ -186,3 +187,12 @@ def test_memory_and_what_is_free_of_it_are_inverse(device: str, ranks: int) -> N
 @pytest.mark.parametrize(("num", "text"), [(0, "0"), (2048, "2.0 KiB"), (3 * 2**29, "1.5 GiB"), (200 * GIB, "200 GiB")])
 def test_sizes_read_well(num: int, text: str) -> None:
     assert size(num) == text
+
+
+@pytest.mark.parametrize("size", [0, -1, 10**12])
+@pytest.mark.parametrize("field", ["numLayers", "numHeads", "vocabSize", "contextLength"])
+def test_an_inspection_cannot_keep_its_reader_busy(field: str, size: int) -> None:
+    """Who makes a model may write this message; the operator counts layers and heads."""
+    told = Inspection.of(SMALL).model_dump(by_alias=True) | {field: size}
+    with pytest.raises(ValidationError, match=field):
+        Inspection.model_validate(told)
