@@ -21,6 +21,7 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.token = folder, token
         self.seen: list[str] = []
+        self.cut_after: int | None = None  # bytes of a body, then the connection is gone
 
     @property
     def url(self) -> str:
@@ -86,7 +87,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: self.server.cut_after])
+            self.close_connection = self.close_connection or len(body) > (self.server.cut_after or len(body))
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -43,6 +43,7 @@ IDENTITIES = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
 STATUS = re.compile(r"status code: (\d{3})")
+PASSING = (408, 425, 429)  # too slow, too early, too many requests: the same request may do later
 CODE = re.compile(r"<Code>(\w+)</Code>")
 SAID = re.compile(r"<Message>([^<]{1,300})")
 LATEST = "latest"  # a file: the folder that was whole most recently
@@ -157,7 +158,7 @@ def _explain(error: Exception, url: str) -> StartError:
             Reason.START_FAILED,
             f"--model-path {where} changed while it was read; the next start takes what is there then",
         )
-    if 300 <= status < 500:
+    if 300 <= status < 500 and status not in PASSING:
         return StartError(
             Reason.MODEL_NOT_FOUND,
             f"--model-path {where}: HTTP {status} ({told}); check endpoint and region (AWS_ENDPOINT_URL, AWS_REGION)",

@@ -12,6 +12,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -41,8 +42,8 @@ def download(hub_id: str, wanted: Sequence[str], progress: Progress) -> Path:
             f"--model-path {hub_id}: no such local folder, and not on the Hugging Face hub ({_first(error)}); "
             "check the name, and HF_TOKEN for a gated model",
         ) from error
-    except OSError as error:  # network, disk: the next try may do
-        if is_full(error):
+    except (OSError, HTTPError) as error:  # network, disk: the next try may do
+        if isinstance(error, OSError) and is_full(error):
             raise no_room(hub_id, "HF_HOME", error) from error
         denied = isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403)
         raise StartError(

@@ -213,8 +213,9 @@ def test_a_public_bucket_needs_no_key(server: S3Server, monkeypatch: pytest.Monk
     assert (find_model(URL) / "config.json").is_file()
 
 
-def test_a_store_that_fails_is_tried_again_by_the_next_start(server: S3Server) -> None:
-    server.faults.status = 503
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_a_store_that_fails_is_tried_again_by_the_next_start(status: int, server: S3Server) -> None:
+    server.faults.status = status
     error = refused()
     assert error.reason is Reason.START_FAILED
     assert server.url in str(error)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 from minisgl.errors import StartError
 from minisgl.source import find_model, revision_of
@@ -76,3 +76,15 @@ def test_a_hub_that_is_away_does_not_stop_a_model_that_is_there(server: HubServe
     server.shutdown()
     server.server_close()
     assert find_model("org/name") == folder
+
+
+def test_a_hub_that_goes_away_in_the_middle_of_a_file_is_tried_again_by_the_next_start(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_download.time, "sleep", lambda _: None)  # between the client's own tries
+    server.cut_after = 1000
+    with pytest.raises(StartError, match="check the network and the disk") as caught:
+        find_model("org/name")
+    assert caught.value.reason is Reason.START_FAILED
+    server.cut_after = None
+    assert (find_model("org/name") / "model.safetensors").read_bytes() == WEIGHTS
