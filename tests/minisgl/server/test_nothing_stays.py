@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.cpu, pytest.mark.timeout(900)]
 
 REQUESTS = int(os.environ.get("MINISGL_REQUESTS", "1000"))
 CLIENTS = 32
-# The most tokens of a step, few enough for `fill`. Where oneDNN multiplies, it keeps a compiled kernel for each number of
-# rows that it has met.
+# The most tokens of a step, few enough for `fill`. Where oneDNN multiplies, it keeps a compiled kernel for each number
+# of rows that it has met.
 STEP = 32
 ENOUGH = "enough"
 # Of one process over the second half: an allocator's breath. A leak of 20 kB a request is more than twice as much.
