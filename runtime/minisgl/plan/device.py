@@ -53,7 +53,7 @@ def read_quantity(text: str | int) -> int:
 def gpu_bytes(name: str) -> int | None:
     """Memory of a GPU by its name here (`h200`) or by its product label (`NVIDIA-H100-80GB-HBM3`); None: not known.
 
-    A part of a GPU (MIG) has a label of its own and is not known.
+    A part of a GPU (MIG, or a virtual one) has a label of its own and is not known.
     """
     words = name.lower().replace("_", "-").replace(" ", "-").split("-")
     if "mig" in words:
@@ -61,11 +61,19 @@ def gpu_bytes(name: str) -> int | None:
     words = [word for word in words if word not in ("nvidia", "tesla")]
     for size in range(len(words), 0, -1):
         if (known := GPUS.get("-".join(words[:size]))) is not None:
-            # NVL and GH200 have more memory than the plain one: better not known than known wrongly.
-            return None if "nvl" in words else known * MIB
+            return known * MIB if _is_plain(words[size:], known) else None
     if words[:1] == ["a100"]:
         return next((GPUS[f"a100-{word}"] * MIB for word in words if f"a100-{word}" in GPUS), None)
     return None
+
+
+def _is_plain(rest: list[str], mib: int) -> bool:
+    """Whether what follows a GPU's name leaves it its memory: better not known than known wrongly.
+
+    An NVL has more, and a number tells what there is: H100-64GB, or a virtual GPU's share as in A10-8Q.
+    """
+    sizes = [int(found[0]) for word in rest if (found := re.match(r"\d+", word))]
+    return "nvl" not in rest and all(abs(size - mib / 1024) <= 1 for size in sizes)
 
 
 def free_at_start(device: str, memory: int, ranks: int) -> int:
