@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from minisgl.server.answer.jsoncall import JsonCall, Outcome
-from minisgl.server.answer.parser import ToolParser, begun_len
+from minisgl.server.answer.jsoncall import JsonCall, JsonCallParser, Outcome
+from minisgl.server.answer.parser import begun_len
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 
 
-class HermesParser(ToolParser):
+class HermesParser(JsonCallParser):
     """text ──<tool_call>──► object ──whole──► closing mark ──► text; a malformed object: text again, nothing lost."""
-
-    _call: JsonCall | None = None
 
     def _step(self, *, is_end: bool) -> bool:
         if self._call is None:
@@ -32,17 +30,9 @@ class HermesParser(ToolParser):
         self._text = behind
         return bool(mark)
 
-    def _read(self, call: JsonCall, is_end: bool) -> bool:
-        text, self._text = self._text, ""
-        outcome = call.feed(text)
-        if outcome is Outcome.OPEN and (call.has_begun or not is_end):
-            return False
-        if outcome is Outcome.WHOLE:
-            self._text = call.rest
-        else:
-            self._sink.content(OPENING)
-            self._call, self._text = None, call.raw
-        return True
+    def _give_back(self, raw: str) -> None:
+        self._sink.content(OPENING)
+        self._call, self._text = None, raw
 
     def _close(self, is_end: bool) -> bool:
         """Models forget the closing mark: the next text may be anything."""

@@ -18,6 +18,7 @@ import msgspec
 
 from minisgl.server.answer.brackets import JSON_CHARS, Brackets
 from minisgl.server.answer.events import Sink
+from minisgl.server.answer.parser import ToolParser
 
 SPACE = r"[ \t\r\n]*"
 HEADER = re.compile(
@@ -121,6 +122,27 @@ class JsonCall:
         self._sink.arguments(arguments)
         self._finish("")
         return True
+
+
+class JsonCallParser(ToolParser):
+    """What the parsers of such calls share: a subclass looks for one, and says what becomes of text that is none."""
+
+    _call: JsonCall | None = None  # that is being read
+
+    def _read(self, call: JsonCall, is_end: bool) -> bool:
+        text, self._text = self._text, ""
+        outcome = call.feed(text)
+        if outcome is Outcome.OPEN and (call.has_begun or not is_end):
+            return False
+        if outcome is Outcome.WHOLE:
+            self._text = call.rest
+        else:
+            self._give_back(call.raw)
+        return True
+
+    def _give_back(self, raw: str) -> None:
+        """`raw` is no call, or the answer ended in it."""
+        raise NotImplementedError
 
 
 def _object_text(value: msgspec.Raw) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from minisgl.server.answer.jsoncall import JsonCall, Outcome
-from minisgl.server.answer.parser import ToolParser
+from minisgl.server.answer.jsoncall import JsonCall, JsonCallParser, Outcome
 
 TAG = "<|python_tag|>"  # a special token, seen only where special tokens are shown
 SEPARATORS = ";,"
 
 
-class Llama3Parser(ToolParser):
+class Llama3Parser(JsonCallParser):
     """start ──{──► object ──whole──► between ──; {──► object; everything else is content up to the end."""
 
-    _call: JsonCall | None = None
     _is_text = False
     _lead = ""  # what stood before the object, if that turns out to be no call
 
@@ -50,13 +48,5 @@ class Llama3Parser(ToolParser):
         elif text or is_end:
             self._is_text = True
 
-    def _read(self, call: JsonCall, is_end: bool) -> bool:
-        text, self._text = self._text, ""
-        outcome = call.feed(text)
-        if outcome is Outcome.OPEN and (call.has_begun or not is_end):
-            return False
-        if outcome is Outcome.WHOLE:
-            self._text = call.rest
-        else:
-            self._is_text, self._text = True, self._lead + call.raw
-        return True
+    def _give_back(self, raw: str) -> None:
+        self._is_text, self._text = True, self._lead + raw
