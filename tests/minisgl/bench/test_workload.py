@@ -1,3 +1,5 @@
+"""What the offline benchmark asks, token by token, and the time that no engine can be faster than."""
+
 import random
 from types import SimpleNamespace
 from typing import Any

@@ -1,3 +1,5 @@
+"""Sampling parameters from Python: each wrong value is named, each right one reaches the half that uses it."""
+
 from typing import Any
 
 import pytest
