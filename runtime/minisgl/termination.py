@@ -14,6 +14,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 TERMINATION_LOG = Path("/dev/termination-log")
+MOST_BYTES = 4096  # Kubernetes keeps the last of them: of a longer object, what cannot be read
 
 
 class Reason(StrEnum):
@@ -146,10 +147,17 @@ class Termination(BaseModel):
 
 def leave(termination: Termination, path: Path = TERMINATION_LOG) -> None:
     """Write the message where Kubernetes looks for it; without such a file there is nobody to tell."""
-    if path.exists():
-        # Kubernetes keeps 4096 bytes; the sentence matters more than its tail.
-        short = termination.model_copy(update={"message": termination.message[:3000], "hint": termination.next_action})
-        path.write_text(short.model_dump_json(exclude_none=True))
+    if not path.exists():
+        return
+    message = termination.message.encode(errors="replace").decode()  # a file's name may be no text
+    while len(text := _text(termination, message)) > MOST_BYTES:
+        message = message[: len(message) * 3 // 4]  # the sentence matters more than its tail
+    path.write_bytes(text)
+
+
+def _text(termination: Termination, message: str) -> bytes:
+    short = termination.model_copy(update={"message": message, "hint": termination.next_action})
+    return short.model_dump_json(exclude_none=True).encode()
 
 
 def read(text: str) -> Termination | None:
