@@ -1,6 +1,6 @@
 """What the fault matrix stands on: model folders that cost nothing, and one real server that no fault may end.
 
-The rows (A1 to A31) are those of the runtime fault matrix; each module names its rows.
+Each module names its rows of the runtime fault matrix (A1 to A31): these are A1 to A10, A26 to A28 and A30.
 """
 
 import signal

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support.server import Server, listeners, running
+from support.server import SLACK, Server, listeners, running
 from support.words import CONTEXT, save_words
 
 pytestmark = pytest.mark.cpu
@@ -51,7 +51,7 @@ def test_one_more_than_the_limit_is_refused_at_once(server: Server) -> None:
             assert client.recv(1)  # admitted
         started = time.monotonic()
         refused = server.complete("abc", max_tokens=1)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < SLACK  # the eight take much longer
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "1"
         assert refused.json()["error"]["code"] == "overloaded"
@@ -66,9 +66,7 @@ def test_a_client_that_leaves_frees_its_place(server: Server, stream: bool) -> N
     with raw(server) as connection:
         connection.sendall(request_bytes(prompt="abc", max_tokens=3000, stream=stream))
         server.wait_for(lambda: server.metric("minisgl_requests_running") == 1, 5)
-    started = time.monotonic()
-    server.wait_for(lambda: server.metric("minisgl_requests_running") == 0, 5)
-    assert time.monotonic() - started < 1
+    server.wait_for(lambda: server.metric("minisgl_requests_running") == 0, SLACK)  # 3000 tokens take much longer
     assert server.metric('minisgl_requests_total{finish_reason="abort"}') == before + 1
 
 
@@ -195,9 +193,8 @@ def test_an_endless_template_holds_up_only_its_own_chat(server: Server) -> None:
     body = {"messages": [{"role": "user", "content": "loop"}]}
     asking = threading.Thread(target=lambda: slow.append(server.post("/v1/chat/completions", **body)))
     asking.start()
-    started = time.monotonic()
     assert server.client.get("/readyz").status_code == 200
-    assert time.monotonic() - started < 0.5
+    assert slow == [], "the chat is still being rendered"
     asking.join(5)
     assert slow[0].status_code == 400
     assert "ran longer" in slow[0].json()["error"]["message"]
