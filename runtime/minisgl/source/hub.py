@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is of the HTTP library it stands on
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
