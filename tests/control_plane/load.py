@@ -151,6 +151,7 @@ class Load:
         self.figures["restart_cpu_s"] = cpu_seconds(fresh)
         self.settle()
         self.figures["restart_writes"] = self.writes() - mark
+        self.figures["restart_reconciles"] = self.metric("minisgl_operator_reconcile_total")
         return fresh
 
     # Looking
