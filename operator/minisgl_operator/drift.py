@@ -2,7 +2,7 @@
 
 Only fields that we want are compared: what the API server defaults, other writers add (a sidecar's annotation,
 `kubectl rollout restart`) or the status says is none of our business. Fields that we no longer want are caught by the
-applied-hash, not here.
+applied-hash, not here. The rules of a NetworkPolicy are compared whole: what is added to one opens it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ MERGE_KEYS = {
     "volumeMounts": "mountPath",
     "ownerReferences": "uid",
 }
+MAPS = {"matchLabels", "nodeSelector", "labels", "annotations"}  # here {} and nothing are the same
 SUFFIXES = {
     "n": Decimal("1e-9"),
     "u": Decimal("1e-6"),
@@ -70,7 +71,14 @@ def _holds(wanted: Any, stored: Any, field: str) -> bool:
     if isinstance(wanted, dict) and isinstance(stored, dict):
         if field in ("requests", "limits"):
             return all(name in stored and _quantity(size) == _quantity(stored[name]) for name, size in wanted.items())
-        return all(name in stored and _holds(value, stored[name], name) for name, value in wanted.items())
+        return all(
+            _holds(value, stored[name], name) if name in stored else _is_dropped(value, name)
+            for name, value in wanted.items()
+        )
+    if field == "sizeLimit":
+        return _quantity(wanted) == _quantity(stored)
+    if field in ("ingress", "egress"):
+        return _holds(wanted, stored, "") and _holds(stored, wanted, "")
     if isinstance(wanted, list) and isinstance(stored, list) and field in MERGE_KEYS:
         key = MERGE_KEYS[field]
         by_key = {item.get(key): item for item in stored}
@@ -82,6 +90,11 @@ def _holds(wanted: Any, stored: Any, field: str) -> bool:
         # No key to find an item by: the same items in the same order, each of which the API server may have completed.
         return len(wanted) == len(stored) and all(_holds(*pair, "") for pair in zip(wanted, stored, strict=True))
     return bool(wanted == stored)
+
+
+def _is_dropped(value: Any, field: str) -> bool:
+    """Whether the API server stores this value as nothing; an empty object that says something (emptyDir) it keeps."""
+    return value in ("", []) or (value == {} and field in MAPS)
 
 
 def _quantity(text: int | str) -> Decimal:

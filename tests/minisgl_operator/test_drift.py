@@ -57,6 +57,61 @@ def test_defaults_inside_init_containers_and_lists_without_keys_are_no_drift() -
     assert differs(body, kept)
 
 
+def test_empty_values_that_the_api_server_does_not_store_are_no_drift() -> None:
+    term = {"topologyKey": "zone", "namespaces": [], "labelSelector": {"matchLabels": {}}}
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    env = {"name": "minisgl", "env": [{"name": "EMPTY", "value": ""}]}
+    tolerations = [{"key": "gpu", "operator": "Equal", "value": ""}]
+    template = {"spec": {"affinity": affinity, "tolerations": tolerations, "containers": [env]}}
+    body = build_children(podTemplate=template)[Child.DEPLOYMENT]
+    kept = copy.deepcopy(body)
+    pod = kept["spec"]["template"]["spec"]
+    del container(kept)["env"][-1]["value"]
+    del pod["tolerations"][0]["value"]
+    [stored_term] = pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    del stored_term["namespaces"], stored_term["labelSelector"]["matchLabels"]
+    assert not differs(body, kept)
+    container(kept)["env"][-1]["value"] = "set by hand"
+    assert differs(body, kept)
+
+
+def test_a_folder_that_became_another_kind_of_volume_is_drift() -> None:
+    body = stored()
+    volume = body["spec"]["template"]["spec"]["volumes"][0]
+    assert volume.pop("emptyDir") == {}
+    volume["hostPath"] = {"path": "/"}
+    assert differs(wanted(), body)
+
+
+def test_another_spelling_of_a_caches_limit_is_no_drift() -> None:
+    body = build_children(cache={"sizeLimit": "1024Mi"})[Child.DEPLOYMENT]
+    kept = copy.deepcopy(body)
+    limited = next(volume for volume in kept["spec"]["template"]["spec"]["volumes"] if volume["name"] == "cache")
+    limited["emptyDir"]["sizeLimit"] = "1Gi"
+    assert not differs(body, kept)
+    limited["emptyDir"]["sizeLimit"] = "2Gi"
+    assert differs(body, kept)
+
+
+OPENED: dict[str, Callable[[Object], object]] = {
+    "a port": lambda spec: spec["egress"][0]["ports"].append({"protocol": "TCP", "port": 22}),
+    "all namespaces": lambda spec: spec["ingress"][0]["from"][0].update(namespaceSelector={}),
+    "a range beside": lambda spec: spec["ingress"][0]["from"].append({"ipBlock": {"cidr": "0.0.0.0/0"}}),
+    "a rule": lambda spec: spec["egress"].append({}),
+}
+
+
+@pytest.mark.parametrize("opening", OPENED.values(), ids=OPENED)
+def test_a_network_policy_that_was_opened_by_hand_is_drift(opening: Callable[[Object], object]) -> None:
+    peers = [{"podSelector": {"matchLabels": {}}}]
+    body = build_children(networkPolicy={"from": peers})[Child.NETWORK_POLICY]
+    kept = copy.deepcopy(body)
+    del kept["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
+    assert not differs(body, kept)
+    opening(kept["spec"])
+    assert differs(body, kept)
+
+
 HARMLESS: dict[str, Callable[[Object], object]] = {
     "kubectl rollout restart": lambda body: body["spec"]["template"]["metadata"]["annotations"].update(restartedAt="x"),
     "a sidecar": lambda body: body["spec"]["template"]["spec"]["containers"].append({"name": "proxy"}),
