@@ -107,6 +107,9 @@ class Cluster(Protocol):
     async def apply(self, child: Child, body: Object, *, force: bool) -> Object:
         """Server-side apply; `force` takes over fields that others changed. Returns the stored object."""
 
+    async def scale(self, deployment: Object, replicas: int) -> Object:
+        """Change this one field of the Deployment as it was read; another version is a Conflict."""
+
     async def delete(self, child: Child, body: Object) -> None:
         """Delete this very object: one with another uid is left alone, and is a Conflict. Gone already is done."""
 
@@ -186,6 +189,18 @@ class KubernetesCluster:
     async def apply(self, child: Child, body: Object, *, force: bool) -> Object:
         """Server-side apply; `force` takes over fields that others changed. Returns the stored object."""
         return await self._apply(_child_path(child, _key_of(body)), child.plural, body, force=force)
+
+    async def scale(self, deployment: Object, replicas: int) -> Object:
+        """Change this one field of the Deployment as it was read; another version is a Conflict."""
+        meta = {"resourceVersion": deployment["metadata"]["resourceVersion"]}
+        return await self._request(
+            "PATCH",
+            _child_path(Child.DEPLOYMENT, _key_of(deployment)),
+            "patch deployments",
+            query={"fieldManager": api.FIELD_MANAGER},
+            body={"metadata": meta, "spec": {"replicas": replicas}},
+            content_type="application/merge-patch+json",
+        )
 
     async def delete(self, child: Child, body: Object) -> None:
         """Delete this very object: one with another uid is left alone, and is a Conflict. Gone already is done."""
@@ -286,7 +301,8 @@ class KubernetesCluster:
 
     async def _apply(self, path: str, plural: str, body: Object, *, force: bool) -> Object:
         query = {"fieldManager": api.FIELD_MANAGER, "force": "true" if force else "false"}
-        stored = await self._request("PATCH", path, f"patch {plural}", query=query, body=body)
+        kind = "application/apply-patch+yaml"
+        stored = await self._request("PATCH", path, f"patch {plural}", query=query, body=body, content_type=kind)
         self.echoes.wrote(stored)
         return stored
 
@@ -298,6 +314,7 @@ class KubernetesCluster:
         query: dict[str, str] | None = None,
         body: Object | None = None,
         *,
+        content_type: str = "application/json",
         fenced: bool = True,
     ) -> Object:
         """One call. `where` ("patch services") names it in errors and metrics. `fenced`: a write needs the Lease."""
@@ -305,8 +322,7 @@ class KubernetesCluster:
             raise errors.NotHolder(f"{where}: not done, the Lease was not renewed in time")
         headers = {"Accept": "application/json"}
         if body is not None:
-            kind = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
-            headers["Content-Type"] = kind
+            headers["Content-Type"] = content_type
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
                 request = await self._client.param_serialize(

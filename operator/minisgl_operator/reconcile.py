@@ -11,7 +11,7 @@ import copy
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -49,6 +49,15 @@ LOOK_AGAIN_SECONDS: dict[str, float] = {Reason.FORBIDDEN: 15.0, Reason.NAME_CONF
 CONDITIONS = ("Ready", "Reconciling", "Stalled")
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of bringing the children to the plan, beside the children themselves."""
+
+    hint: str = ""  # what may explain a model that is not ready
+    note: str = ""  # what is to be said in any case
+    memory: Object | None = None  # the memory plan, if one was made
+
+
 def utc_now() -> str:
     """The time as Kubernetes writes it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -76,12 +85,12 @@ class Reconciler:
             return None
         stored: Children = dict.fromkeys(Child)
         pods: list[Object] = []
-        problem, hint, note, plan, again = None, "", "", None, None
+        problem, outcome, again = None, Outcome(), None
         try:
             stored, pods = await self._observe(key)
-            hint, note, plan = await self._apply(key, model, stored)
+            outcome = await self._apply(key, model, stored)
         except Held as error:
-            problem, plan, again = error.finding, error.plan, error.look_again_seconds
+            problem, outcome, again = error.finding, Outcome(memory=error.plan), error.look_again_seconds
         except NameTaken as error:
             problem = Finding(Reason.NAME_CONFLICT, str(error), error.action, stalled=True)
             stored[error.child] = None
@@ -104,9 +113,9 @@ class Reconciler:
             deployment=stored[Child.DEPLOYMENT],
             pods=pods,
             problem=problem,
-            hint=hint,
-            plan=plan,
-            note=note,
+            hint=outcome.hint,
+            plan=outcome.memory,
+            note=outcome.note,
         )
         previous = model.get("status", {})
         told, delay = await self._looks.look(key, status.to_ask(seen, previous))
@@ -136,11 +145,10 @@ class Reconciler:
                 return {}
             raise
 
-    async def _apply(self, key: Key, model: Object, stored: Children) -> tuple[str, str, Object | None]:
+    async def _apply(self, key: Key, model: Object, stored: Children) -> Outcome:
         """Bring the children to the plan, and put what is stored then into `stored`.
 
-        Returns what to say while the pods are not ready, what to say in any case, and the memory plan, if one was
-        made. Held where the Deployment has to wait.
+        Raises Held where the Deployment has to wait; its number of pods does not.
         """
         check_owners(key, model, {child: body for child, body in stored.items() if not child.optional})
         spec = parse(model["spec"])
@@ -149,12 +157,16 @@ class Reconciler:
         hint = judge_claims(spec, plan[Child.DEPLOYMENT], await self._claims(key, spec))
         work = compare(model, plan, stored)
         if spec.pause:
-            return hint, _rest(work), None
+            return Outcome(hint, _rest(work))
         foresight = Foresight(self._cluster, model, spec, plan[Child.DEPLOYMENT], self._now())
         memory: Object = {}
         for child, wanted in plan.items():
             if child is Child.DEPLOYMENT:
-                memory = await foresight.admit(stored[child])
+                try:
+                    memory = await foresight.admit(stored[child])
+                except Held:
+                    await self._scale(key, stored, spec.replicas)
+                    raise
             if child not in work.apply:
                 continue
             # Not forced on the first time: a foreign object that appeared meanwhile stays whole.
@@ -165,7 +177,16 @@ class Reconciler:
             stored[child] = None
             logger.info("deleted kind=%s model=%s", child.kind, key)
         unknown = [child.kind for child in plan if child not in stored]
-        return hint, "; ".join(f"this cluster knows no {kind}, so none is made" for kind in unknown), memory
+        note = "; ".join(f"this cluster knows no {kind}, so none is made" for kind in unknown)
+        return Outcome(hint, note, memory)
+
+    async def _scale(self, key: Key, stored: Children, replicas: int) -> None:
+        """The number of pods does not wait for a spec that is held back: pods of the last good one serve on."""
+        live = stored[Child.DEPLOYMENT]
+        if live is None or live["spec"]["replicas"] == replicas:
+            return
+        stored[Child.DEPLOYMENT] = await self._cluster.scale(live, replicas)
+        logger.info("scaled the last good spec of model=%s replicas=%d", key, replicas)
 
     async def _claims(self, key: Key, spec: Spec) -> dict[str, Object]:
         """The claims of the spec that exist; the scheduler tells of one that does not."""

@@ -147,6 +147,33 @@ def test_pods_of_the_last_good_spec_serve_on_when_the_new_one_does_not_fit() -> 
     assert json.dumps(stage.cluster.objects[Child.DEPLOYMENT.plural, *stage.key], sort_keys=True) == before
 
 
+def test_while_a_new_spec_is_held_back_replicas_are_those_of_the_last_good_one() -> None:
+    stage = Stage()
+    stage.reconcile()
+    stage.cluster.run_pods(stage.key)
+    stage.reconcile()
+    deployment = stage.cluster.objects[Child.DEPLOYMENT.plural, *stage.key]
+    before = json.dumps(deployment["spec"]["template"], sort_keys=True)
+    stage.cluster.inspection = an_inspection().waiting("ErrImagePull", "no such image")
+    stage.cluster.inspection.obj["status"]["phase"] = "Pending"
+    stage.cluster.edit_model(stage.key, image="registry/none:1", replicas=3)
+    stage.reconcile()
+    assert stage.reason() == "False ImagePullFailed"
+    assert (deployment["spec"]["replicas"], stage.status["available"]) == (3, "1/3")
+    assert json.dumps(deployment["spec"]["template"], sort_keys=True) == before
+    stage.cluster.writes.clear()
+    stage.reconcile()
+    assert stage.cluster.writes == []
+    stage.cluster.edit_model(stage.key, replicas=2)
+    stage.reconcile()
+    assert deployment["spec"]["replicas"] == 2
+    stage.cluster.inspection = an_inspection()
+    stage.cluster.edit_model(stage.key, image="registry/there:1", replicas=4)
+    stage.reconcile()
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "registry/there:1"
+    assert deployment["spec"]["replicas"] == 4
+
+
 def test_a_pod_that_is_there_is_never_judged_again() -> None:
     stage = Stage()
     stage.reconcile()

@@ -102,6 +102,19 @@ class FakeCluster:
         stored = self._apply(path, copy.deepcopy(body), api.FIELD_MANAGER, force=force)
         return copy.deepcopy(stored)
 
+    async def scale(self, deployment: Object, replicas: int) -> Object:
+        self._raise("patch deployments")
+        meta = deployment["metadata"]
+        path = (Child.DEPLOYMENT.plural, meta["namespace"], meta["name"])
+        stored = self.objects[path]
+        if stored["metadata"]["resourceVersion"] != meta["resourceVersion"]:
+            raise errors.Conflict("patch deployments", 409, "the object has been modified")
+        stored["spec"]["replicas"] = replicas
+        stored["metadata"]["generation"] += 1
+        self.owned[path].setdefault("merge patch", set()).add(("spec", "replicas"))
+        self._wrote(stored, "patch", "deployments")
+        return copy.deepcopy(stored)
+
     async def delete(self, child: Child, body: Object) -> None:
         self._raise(f"delete {child.plural}")
         path = (child.plural, body["metadata"]["namespace"], body["metadata"]["name"])
