@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from minisgl import termination
 from minisgl.termination import Memory
+from minisgl_operator.errors import SILENT_WEBHOOK
 from minisgl_operator.objects import Object, condition, is_leaving, is_true, seconds_between
 from minisgl_operator.reasons import Finding, Reason
 
@@ -126,9 +127,16 @@ def _rejected(deployment: Object) -> Finding | None:
     if failure is None or failure["status"] != "True":
         return None
     # Each try has another pod name; with it status would change, and be written, at every try.
-    message = _brief(POD_FORBIDDEN.sub("", failure.get("message", ""))) or "pods are refused"
+    return read_admission(POD_FORBIDDEN.sub("", failure.get("message", "")) or "pods are refused")
+
+
+def read_admission(message: str) -> Finding:
+    """What admission says of a pod, or of a child: a quota is full, a webhook does not answer, or a plain no."""
+    message = _brief(message)
     if "exceeded quota" in message:
         return Finding(Reason.QUOTA_EXCEEDED, message, "raise the ResourceQuota or ask for less")
+    if SILENT_WEBHOOK in message:
+        return Finding(Reason.POD_REJECTED, message, "see why that webhook does not answer; it is asked again")
     action = "change what is refused, or the namespace's rules"
     return Finding(Reason.POD_REJECTED, message, action, stalled=True)
 

@@ -8,8 +8,9 @@ OperatorError
 ├── Paused             spec.pause, and children differ    -> condition Paused, nothing is written
 └── ApiError           the API server answered no
     ├── Refused        400, 422: the child is not valid   -> condition InvalidSpec
-    ├── Forbidden      403: a right is missing            -> condition Forbidden, retried
-    ├── Conflict       409: somebody else was faster      -> retried at once
+    ├── Forbidden      403: a right is missing            -> condition Forbidden, looked at again
+    ├── Rejected       403, 500: admission says no        -> condition QuotaExceeded or PodRejected, looked at again
+    ├── Conflict       409: somebody else was faster      -> retried with fresh eyes
     ├── NotFound       404                                -> mostly None where objects are read
     │   └── UnknownKind  404 for the whole kind           -> an optional child is left out, status says so
     └── Unavailable    429, 5xx, time-out, no connection  -> retried with back-off, nothing is written
@@ -18,6 +19,7 @@ OperatorError
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from minisgl_operator.objects import Child
@@ -69,7 +71,11 @@ class Refused(ApiError):
 
 
 class Forbidden(ApiError):
-    """Access is denied (403)."""
+    """A right is missing (403)."""
+
+
+class Rejected(ApiError):
+    """Admission does not let an object in: a quota, a policy, a webhook that says no (403) or nothing (500)."""
 
 
 class Conflict(ApiError):
@@ -88,6 +94,8 @@ class Unavailable(ApiError):
     """The API server is overloaded, failing or out of reach."""
 
 
+MISSING_RIGHT = re.compile(r'\bUser ".*" cannot ')
+SILENT_WEBHOOK = "failed calling webhook"
 CLASSES: dict[int, type[ApiError]] = {400: Refused, 403: Forbidden, 404: NotFound, 409: Conflict, 422: Refused}
 
 
@@ -101,5 +109,14 @@ def api_error(where: str, status: int, body: bytes, retry_after: str | None = No
         message = body[:300].decode(errors="replace") or f"HTTP {status}"
         # A missing object is told as a Status that names it; for an unknown kind no handler speaks.
         found = UnknownKind if found is NotFound else found
+    else:
+        found = Rejected if _is_admissions(found, message) else found
     seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
     return found(where, status, message, seconds)
+
+
+def _is_admissions(found: type[ApiError], message: str) -> bool:
+    """Whether these words are admission's. RBAC's own 403 names the user, what it may not do, and the resource."""
+    if found is Forbidden:
+        return ("is forbidden: " in message or "denied the request" in message) and not MISSING_RIGHT.search(message)
+    return found is Unavailable and SILENT_WEBHOOK in message

@@ -1,7 +1,7 @@
 """Asks a model for its shape by a Job, once per revision, and holds its Deployment back until the answer allows it.
 
 What is known stands in `status.plan`: an idle operator writes nothing, and a restart asks nothing. Where no answer can
-come (an image without `inspect`, a Job without a pod) the Deployment is made, and its own pods tell why.
+come (an image without `inspect`, a Job without a pod, no Job at all) the Deployment is made, and its own pods tell why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from minisgl_operator.build.container import CONTAINER
 from minisgl_operator.build.inspect import build_inspection, revision_of
 from minisgl_operator.cluster import Cluster
 from minisgl_operator.diagnosis import diagnose
-from minisgl_operator.errors import OperatorError
+from minisgl_operator.errors import OperatorError, Refused, Rejected
 from minisgl_operator.fit import foresee
 from minisgl_operator.objects import Object, condition, is_leaving, read_annotations
 from minisgl_operator.reasons import Finding, Reason
@@ -93,7 +93,11 @@ class Foresight:
         stored = await self._cluster.job(self.key.namespace, name)
         if stored is None:
             logger.info("inspect model=%s job=%s", self.key, name)
-            stored = await self._cluster.start_job(job)
+            try:
+                stored = await self._cluster.start_job(job)
+            except (Refused, Rejected) as error:  # by a quota or a policy for Jobs; what concerns the pods they tell
+                logger.warning("inspect model=%s: %s", self.key, error)
+                return
         pods = [pod for pod in await self._cluster.inspecting(self.key) if _job_of(pod) == name]
         answer = read_answer(stored, pods, self._now)
         if answer.report is not None:

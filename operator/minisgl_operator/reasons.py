@@ -47,7 +47,7 @@ class Reason(StrEnum):
         WAITING,
         "A PersistentVolumeClaim, Secret or key that the spec names does not exist.",
     )
-    QUOTA_EXCEEDED = "QuotaExceeded", WAITING, "The namespace's ResourceQuota leaves no room for a pod."
+    QUOTA_EXCEEDED = "QuotaExceeded", WAITING, "The namespace's ResourceQuota leaves no room for a pod or a child."
     POD_EVICTED = "PodEvicted", WAITING, "A node ended the pod (eviction, lost node, device gone); a new one is made."
     REPLACING = "Replacing", WAITING, "Children of a deleted model with the same name are still going away."
     FORBIDDEN = "Forbidden", WAITING, "The operator lacks a right, named in the message; tried again every 15 s."
@@ -56,7 +56,12 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec", STUCK, "The spec cannot become pods; children of the last good one are left alone."
     PAUSED = "Paused", STUCK, "`spec.pause` is true and children differ from the spec; nothing is changed."
     NAME_CONFLICT = "NameConflict", STUCK, "A child's name is taken by somebody else's object, which is left alone."
-    POD_REJECTED = "PodRejected", STUCK, "The API server refuses the pods (LimitRange, pod security, a webhook)."
+    POD_REJECTED = (
+        "PodRejected",
+        STUCK,
+        "The API server refuses the pods, or what makes them (LimitRange, pod security, a webhook); Reconciling while "
+        "a webhook does not answer.",
+    )
     ROLLOUT_STUCK = (
         "RolloutStuck",
         STUCK,

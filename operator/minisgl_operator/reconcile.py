@@ -21,8 +21,19 @@ from minisgl_operator.api import Key, Spec
 from minisgl_operator.build import children
 from minisgl_operator.build.claims import claims_of, judge_claims
 from minisgl_operator.cluster import Cluster
+from minisgl_operator.diagnosis import read_admission
 from minisgl_operator.drift import Work, check_owners, compare
-from minisgl_operator.errors import Forbidden, Leftover, NameTaken, NotFound, Paused, Refused, SpecError, UnknownKind
+from minisgl_operator.errors import (
+    Forbidden,
+    Leftover,
+    NameTaken,
+    NotFound,
+    Paused,
+    Refused,
+    Rejected,
+    SpecError,
+    UnknownKind,
+)
 from minisgl_operator.facts import Ask
 from minisgl_operator.inspection import Foresight, Held
 from minisgl_operator.looks import Looks
@@ -44,8 +55,14 @@ NORMAL = {
     Reason.SCALING,
     Reason.REPLACING,
 }
-# No event tells that a right was granted, a foreign object is gone, or a namesake's child is: look again.
-LOOK_AGAIN_SECONDS: dict[str, float] = {Reason.FORBIDDEN: 15.0, Reason.NAME_CONFLICT: 15.0, Reason.REPLACING: 1.0}
+# No event tells that a right was granted, a rule eased, a foreign object is gone, or a namesake's child is: look again.
+LOOK_AGAIN_SECONDS: dict[str, float] = {
+    Reason.FORBIDDEN: 15.0,
+    Reason.QUOTA_EXCEEDED: 15.0,
+    Reason.POD_REJECTED: 15.0,
+    Reason.NAME_CONFLICT: 15.0,
+    Reason.REPLACING: 1.0,
+}
 CONDITIONS = ("Ready", "Reconciling", "Stalled")
 
 
@@ -102,9 +119,11 @@ class Reconciler:
         except (SpecError, Refused) as error:
             action = f"{advice(model['spec'], error)} (pods of the last good spec are left alone)"
             problem = Finding(Reason.INVALID_SPEC, str(error), action, stalled=True)
-        except Forbidden as error:
+        except Rejected as error:
             if "being terminated" in error.message:
                 return None  # the whole namespace goes away, and this model with it
+            problem = read_admission(str(error))
+        except Forbidden as error:
             problem = Finding(Reason.FORBIDDEN, str(error), "grant the operator this right (manifests/rbac.yaml)")
         seen = Observation(
             key=key,

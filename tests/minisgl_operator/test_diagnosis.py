@@ -198,6 +198,12 @@ def test_a_refused_pod_is_stalled() -> None:
     assert (found.reason, found.stalled) == ("PodRejected", True)
 
 
+def test_pods_that_a_silent_webhook_keeps_out_wait_for_it() -> None:
+    found = rejected('Internal error occurred: failed calling webhook "v.x": context deadline exceeded')
+    assert found is not None
+    assert (found.reason, found.stalled) == ("PodRejected", False)
+
+
 @pytest.mark.parametrize("reason", termination.Reason)
 def test_every_reason_of_the_runtime_has_a_meaning_and_a_next_action(reason: termination.Reason) -> None:
     found = diagnose([pod().crashed(1, left(reason, "it ended")).obj], DEPLOYMENT)
