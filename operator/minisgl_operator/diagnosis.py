@@ -20,7 +20,20 @@ CRASHES_UNTIL_STALLED = 3
 # A server that ran this long was well: what ended it is an accident, however many there were (kubelet's own rule).
 WELL_SECONDS = 600
 
-IMAGE_ERRORS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+IMAGE_ERRORS = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+}
+# Between two tries the kubelet says this before the words of the last one; without it, status would change with each.
+BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*": ErrImagePull: ')
+CONTAINER_ID = re.compile(r' "?[0-9a-f]{64}"?')  # another one at each try
+# An older containerd takes an image volume for a folder of the node without a name.
+NO_IMAGE_VOLUMES = 'failed to mkdir ""'
 CONFIG_ERRORS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 NOISE = re.compile(r"\. (?:no new claims|preemption:|not found)")
 DEVICE = re.compile(r"Insufficient ([a-z0-9.-]+/[A-Za-z0-9._-]*[A-Za-z0-9])")  # only devices have a name with a slash
@@ -76,23 +89,40 @@ def _asked(pod: Object, resource: str) -> int:
 def _container(pod: Object, container: Object) -> Finding | None:
     name = pod["metadata"]["name"]
     waiting = container.get("state", {}).get("waiting") or {}
-    reason, message = waiting.get("reason", ""), _brief(waiting.get("message", ""))
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    message = _brief(CONTAINER_ID.sub("", BACK_OFF.sub("", message)))
     if reason in IMAGE_ERRORS:
-        seen = f"image {container['image']}: {message or reason}"
+        seen = f"image {_image(pod, container, waiting.get('message', ''))}: {message or reason}"
         action = "check the name, the registry and podTemplate.spec.imagePullSecrets"
         never = reason in ("InvalidImageName", "ErrImageNeverPull")
         return Finding(Reason.IMAGE_PULL_FAILED, seen, action, stalled=never)
-    if reason in CONFIG_ERRORS and MISSING.search(message):
+    if reason == "CreateContainerConfigError" and MISSING.search(message):
         return Finding(Reason.REFERENCE_NOT_FOUND, message, SECRETS)
+    if reason in CONFIG_ERRORS and NO_IMAGE_VOLUMES in message and _volume_images(pod):
+        seen = f"the node's container runtime has no image volumes for a source oci:// ({message})"
+        action = (
+            "use nodes with containerd 2.1 or CRI-O 1.33 or newer (podTemplate.spec.nodeSelector), or another source"
+        )
+        return Finding(termination.Reason.START_FAILED, seen, action, stalled=True)
     if reason in CONFIG_ERRORS:
         return Finding(termination.Reason.START_FAILED, message or reason, f"see kubectl describe pod {name}")
     states = (container.get("state", {}), container.get("lastState", {}))
     ended = next((state["terminated"] for state in states if "terminated" in state), None)
-    if ended is None or (
-        container.get("ready") and ended.get("exitCode") == 0
-    ):  # an init container that has done its part
+    if ended is None or container.get("ready"):  # an init container that has done its part, a sidecar that runs again
         return None
     return _ended(pod, container, ended)
+
+
+def _volume_images(pod: Object) -> list[str]:
+    """Images that are mounted as volumes."""
+    volumes = pod.get("spec", {}).get("volumes", [])
+    return [each["image"]["reference"] for each in volumes if "image" in each]
+
+
+def _image(pod: Object, container: Object, message: str) -> str:
+    """The image that cannot be pulled: the kubelet tells it of the container also when it is a volume's."""
+    image: str = container["image"]
+    return next((each for each in _volume_images(pod) if f'"{each}"' in message), image)
 
 
 def _ended(pod: Object, container: Object, ended: Object) -> Finding:

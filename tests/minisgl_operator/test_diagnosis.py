@@ -69,6 +69,22 @@ CASES = {
         pod().waiting("CreateContainerConfigError", "couldn't find key token in Secret ns/hf"),
         "ReferenceNotFound", False, "couldn't find key token", "create it in this namespace",
     ),
+    "the image of the model cannot be pulled": Case(
+        pod().mounting("models/smollm2:1").waiting("ErrImagePull", 'failed to resolve reference "models/smollm2:1"'),
+        "ImagePullFailed", False, "image models/smollm2:1: failed to resolve", "imagePullSecrets",
+    ),
+    "a container runtime without image volumes": Case(
+        pod().mounting("models/smollm2:1").waiting(
+            "CreateContainerError",
+            f'failed to generate container "{"0a" * 32}" spec: failed to apply OCI options: '
+            'failed to mkdir "": mkdir : no such file or directory',
+        ),
+        "StartFailed", True, "the node's container runtime has no image volumes", "containerd 2.1",
+    ),
+    "a program that is not in the image": Case(
+        pod().waiting("RunContainerError", 'exec: "--model-path=/m": executable file not found in $PATH'),
+        "StartFailed", False, "executable file not found", "kubectl describe",
+    ),
     "the container cannot be made": Case(
         pod().waiting("RunContainerError", "exec format error"), "StartFailed", False, "exec format", "kubectl describe"
     ),
@@ -151,6 +167,32 @@ def test_a_finding_stays_while_the_container_tries_again() -> None:
     found = diagnose([again.obj], DEPLOYMENT)
     assert found is not None
     assert found.reason == "ModelNotFound"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "messages"),
+    [
+        (
+            ("ErrImagePull", "ImagePullBackOff"),
+            ("no such host", 'Back-off pulling image "registry/minisgl-runtime:1": ErrImagePull: no such host'),
+        ),
+        (
+            ("CreateContainerError", "CreateContainerError"),
+            tuple(f'failed to generate container "{digit * 64}" spec: no' for digit in "ab"),
+        ),
+    ],
+)
+def test_another_try_that_fails_alike_is_the_same_finding(reasons: list[str], messages: list[str]) -> None:
+    one, two = (pod().waiting(*each).obj for each in zip(reasons, messages, strict=True))
+    assert diagnose([one], DEPLOYMENT) == diagnose([two], DEPLOYMENT) is not None
+
+
+def test_a_sidecar_that_crashed_once_and_runs_again_is_no_finding() -> None:
+    loading = pod().running()
+    ended = {"terminated": {"exitCode": 1, "reason": "Error"}}
+    sidecar = {"name": "proxy", "image": "p", "state": {"running": {}}, "lastState": ended, "ready": True}
+    loading.obj["status"]["containerStatuses"].append(sidecar)
+    assert diagnose([loading.obj], DEPLOYMENT) is None
 
 
 def test_a_leaving_pod_is_not_diagnosed() -> None:

@@ -135,6 +135,11 @@ class PodBuilder:
         self.obj["spec"] = {"containers": [{"name": "minisgl", "args": [], "resources": limits}]}
         return self
 
+    def mounting(self, image: str) -> Self:
+        """An image is one of its volumes."""
+        self.obj.setdefault("spec", {})["volumes"] = [{"name": "models", "image": {"reference": image}}]
+        return self
+
     def prepared(self) -> Self:
         """An init container has done its part."""
         ended = {"terminated": {"exitCode": 0, "reason": "Completed"}}
