@@ -1,4 +1,5 @@
 """Asks pods how far they are: each at most every 10 seconds, more rarely if no answer comes, never once it serves.
+One that has just become ready is asked at once: what it said before was not the end of its start.
 
 Remembers the last answers, so that the same answer gives the same status in between. What is forgotten by a restart is
 asked for again.
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from minisgl.info import StartInfo
 from minisgl_operator.api import Key
 from minisgl_operator.facts import Ask
-from minisgl_operator.objects import Object
+from minisgl_operator.objects import Object, is_true
 
 EVERY_SECONDS = 10.0
 LONGEST_SECONDS = 300.0  # between two questions to a pod that cannot be reached (a NetworkPolicy)
@@ -28,6 +29,7 @@ class Look:
     answer: StartInfo | None = None
     failures: int = 0
     due: float = 0.0
+    was_ready: bool = False
 
 
 class Looks:
@@ -46,6 +48,11 @@ class Looks:
         old = self._looks.pop(key, {})
         looks = {uid: old.get(uid) or Look() for uid in wanted}
         now = self._clock()
+        for uid, look in looks.items():
+            is_ready = is_true(wanted[uid], "Ready")
+            if is_ready and not look.was_ready and look.due < math.inf:
+                look.due = now
+            look.was_ready = is_ready
         due = [uid for uid, look in looks.items() if look.due <= now]
         for uid, answer in zip(due, await asyncio.gather(*(self._ask(wanted[uid]) for uid in due)), strict=True):
             look = looks[uid]

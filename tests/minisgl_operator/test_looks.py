@@ -27,8 +27,9 @@ class Stage:
         self.asked.append(pod["metadata"]["name"])
         return self.answer
 
-    def look(self, *names: str) -> tuple[dict[str, StartInfo], float | None]:
-        pods = [a_pod(name, DEPLOYMENT).running().obj for name in names]
+    def look(self, *names: str, ready: bool = False) -> tuple[dict[str, StartInfo], float | None]:
+        pods = [a_pod(name, DEPLOYMENT) for name in names]
+        pods = [(pod.ready() if ready else pod.running()).obj for pod in pods]
         return asyncio.run(self.looks.look(KEY, pods))
 
 
@@ -65,6 +66,14 @@ def test_a_pod_that_has_started_is_not_asked_again(stage: Stage) -> None:
     stage.now += 1000
     assert stage.look("p") == ({"uid-p": start_info()}, None)
     assert stage.asked == ["p"]
+
+
+def test_a_pod_that_has_become_ready_is_asked_at_once_and_not_again_and_again(stage: Stage) -> None:
+    stage.look("p")
+    stage.now += 1
+    assert stage.look("p", ready=True) == ({"uid-p": loading_info()}, 10.0)
+    assert stage.look("p", ready=True) == ({"uid-p": loading_info()}, 10.0)
+    assert stage.asked == ["p", "p"]
 
 
 def test_one_lost_answer_keeps_the_last_one(stage: Stage) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-import json
 from collections.abc import Callable
 
 import pytest
@@ -172,60 +171,6 @@ def test_a_missing_right_is_told_in_status_and_looked_at_again() -> None:
     assert stage.reason == "Starting"
 
 
-def answer(call: str, code: int, message: str) -> errors.ApiError:
-    """What an answer of the API server becomes."""
-    return errors.api_error(call, code, json.dumps({"kind": "Status", "message": message}).encode())
-
-
-ADMISSION = {
-    "a quota": (403, 'services "m" is forbidden: exceeded quota: q, requested: services=1', "QuotaExceeded", "False"),
-    "a webhook that says no": (403, 'admission webhook "v.x" denied the request: no label team', "PodRejected", "True"),
-    "a policy": (403, 'deployments.apps "m" is forbidden: ValidatingAdmissionPolicy p denied', "PodRejected", "True"),
-    "a webhook that says nothing": (
-        500,
-        'Internal error occurred: failed calling webhook "v.x": failed to call webhook: connection refused',
-        "PodRejected",
-        "False",
-    ),
-}
-
-
-@pytest.mark.parametrize(("code", "message", "reason", "stalled"), ADMISSION.values(), ids=ADMISSION)
-def test_what_admission_says_is_no_missing_right_and_is_told_and_asked_again(
-    code: int, message: str, reason: str, stalled: str
-) -> None:
-    stage = Stage()
-    stage.cluster.fail["patch deployments"] = answer("patch deployments", code, message)
-    assert stage.reconcile() == 15.0
-    assert (stage.reason, stage.stalled["status"]) == (reason, stalled)
-    assert f"patch deployments: {message};" in stage.ready["message"]
-    stage.reconcile()
-    assert stage.reason == "Starting"
-
-
-def test_rbacs_own_words_are_a_missing_right() -> None:
-    words = 'deployments.apps "m" is forbidden: User "system:serviceaccount:s:o" cannot patch resource "deployments"'
-    assert type(answer("patch deployments", 403, words)) is errors.Forbidden
-
-
-def test_where_no_job_may_be_made_the_model_is_made_without_one() -> None:
-    stage = Stage()
-    stage.cluster.fail["patch jobs"] = answer("patch jobs", 403, 'admission webhook "v" denied the request: no Jobs')
-    stage.reconcile()
-    assert stage.reason == "Starting"
-    assert stage.child(Child.DEPLOYMENT)
-
-
-def test_nothing_is_written_into_a_namespace_that_goes_away() -> None:
-    stage = Stage()
-    message = (
-        'serviceaccounts "m" is forbidden: unable to create new content in namespace ns because it is being terminated'
-    )
-    stage.cluster.fail["patch serviceaccounts"] = answer("patch serviceaccounts", 403, message)
-    assert stage.reconcile() is None
-    assert stage.cluster.writes == []
-
-
 @pytest.mark.parametrize("call", ["get model", "get services", "list pods", "patch services", "patch status"])
 def test_an_outage_at_any_call_is_raised_and_the_next_look_completes_the_work(call: str) -> None:
     stage = Stage()
@@ -273,6 +218,20 @@ def test_a_cold_start_is_observed_once_also_by_an_operator_that_was_started_mean
     stage.reconciler = Reconciler(stage.cluster, SETTINGS, later, stage._ask)
     stage.reconcile()
     assert starts(later, "whole") == 0
+
+
+def test_a_pod_that_becomes_ready_between_two_questions_brings_the_phases_of_its_whole_start() -> None:
+    stage = Stage()
+    stage.answers = loading_info()
+    stage.reconcile()
+    stage.cluster.run_pods(stage.key, ready=False)
+    stage.reconcile()
+    stage.seconds += 4
+    stage.answers = start_info()
+    stage.cluster.run_pods(stage.key)
+    stage.reconcile()
+    assert (starts(stage.metrics, "whole"), starts(stage.metrics, "weights")) == (1, 1)
+    assert stage.status["startup"]["runtimeSeconds"] == {"weights": 1.5, "ready": 3.25}
 
 
 def test_a_deleted_model_is_forgotten() -> None:
