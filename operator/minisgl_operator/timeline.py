@@ -93,10 +93,10 @@ def phase_seconds(pod: Object, info: StartInfo | None) -> dict[str, float]:
         for name, start, end in zip(("Scheduling", "Preparing", "Image", "Loading"), ends, ends[1:], strict=False):
             if (seconds := seconds_between(start, end)) is not None:
                 result[name] = max(0, seconds)
-        last = 0.0
+        last, longest = 0.0, (seconds_between(ends[0], ends[-1]) or 0) + 1  # whatever the pod says, no phase was longer
         told = info.startup_seconds if info else {}
         for name, at in sorted(told.items(), key=lambda item: item[1]):
-            if name in RUNTIME_PHASES:
+            if name in RUNTIME_PHASES and 0 <= at <= longest:
                 result[name], last = at - last, at
     if (whole := seconds_between(ends[0], ends[-1])) is not None:
         result["whole"] = max(0, whole)

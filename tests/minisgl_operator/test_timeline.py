@@ -88,6 +88,13 @@ def test_a_finished_start_has_the_seconds_of_every_phase() -> None:
     }
 
 
+def test_a_phase_that_was_longer_than_the_whole_start_is_not_believed() -> None:
+    told = {"import": -1e300, "weights": 12.5, "warm-up": 1e300}
+    info = start_info().model_copy(update={"startup_seconds": told})
+    found = timeline.phase_seconds(pod().ready().obj, info)
+    assert found.keys() & told.keys() == {"weights"}
+
+
 def test_a_start_with_crashes_tells_only_the_whole() -> None:
     crashed = pod().ready()
     crashed.obj["status"]["containerStatuses"][0]["restartCount"] = 1
