@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 # The Job controller makes a pod at once; where it may not (quota, admission), the Deployment's pods will say so.
 WITHOUT_POD_SECONDS = 10
-REMEMBERED = {"revision", "modelRevision", "model"}  # the rest of `status.plan` follows from the spec
+REMEMBERED = ("revision", "modelRevision", "model")  # the rest of `status.plan` follows from the spec
 LOOK_AGAIN_SECONDS = WITHOUT_POD_SECONDS + 1.0
 
 
@@ -63,7 +63,8 @@ class Foresight:
         self._cluster, self._spec, self._wanted, self._now = cluster, spec, wanted, now
         revision = revision_of(spec.model, wanted)
         known: Object = model.get("status", {}).get("plan") or {}
-        self._known: Object = known if known.get("revision") == revision else {"revision": revision}
+        is_usable = known.get("revision") == revision and _is_readable(known)
+        self._known: Object = known if is_usable else {"revision": revision}
 
     async def admit(self, live: Object | None) -> Object:
         """The plan, if the wanted Deployment may take the place of `live`; else raises Held.
@@ -76,9 +77,7 @@ class Foresight:
         if "model" not in self._known:
             return self._known
         figures, finding = foresee(self.key, self._spec, Inspection.model_validate(self._known["model"]))
-        plan: Object = {
-            name: self._known[name] for name in ("revision", "modelRevision", "model") if name in self._known
-        }
+        plan: Object = {name: self._known[name] for name in REMEMBERED if name in self._known}
         plan |= figures
         if finding is not None and changes:
             if live is not None:
@@ -147,6 +146,16 @@ def read_answer(job: Object, pods: list[Object], now: str) -> Answer:
         return Answer()
     waiting = Finding(Reason.INSPECTING, "a short Job reads the model's config.json", "wait")
     return Answer(finding=diagnose(alive, None) or waiting, is_final=False)
+
+
+def _is_readable(known: Object) -> bool:
+    """Whether a shape in status is one that this operator understands: it may be another release's, or cut by a
+    definition that knows less. Then it is asked for anew.
+    """
+    try:
+        return "model" not in known or Inspection.model_validate(known["model"]) is not None
+    except ValidationError:
+        return False
 
 
 def _ended(pod: Object) -> Object | None:

@@ -187,6 +187,21 @@ def test_a_pod_that_is_there_is_never_judged_again() -> None:
     assert stage.cluster.objects[Child.DEPLOYMENT.plural, *stage.key]["spec"]["replicas"] == 2
 
 
+def test_a_shape_that_another_release_or_definition_left_is_asked_for_anew() -> None:
+    stage = Stage()
+    stage.reconcile()
+    stage.cluster.run_pods(stage.key)
+    stage.reconcile()
+    stage.finished_jobs_go()
+    del stage.status["plan"]["model"]["numHeads"]
+    stage.reconcile()
+    assert (stage.reason(), stage.jobs) == ("True Serving", []), "a pod that is there is not judged"
+    stage.cluster.edit_model(stage.key, resources=LIMIT)
+    stage.reconcile()
+    assert stage.reason("Stalled") == "True DoesNotFit"
+    assert stage.status["plan"]["model"]["numHeads"] == SHAPE.num_heads
+
+
 def test_a_model_that_is_not_there_is_told_without_a_pod_of_it_and_found_later() -> None:
     stage = Stage()
     stage.cluster.inspection = left(Reason.MODEL_NOT_FOUND, "/models/smollm2 holds no config.json")
