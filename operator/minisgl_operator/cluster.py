@@ -342,7 +342,11 @@ class KubernetesCluster:
             if answer.status != 404:
                 self._metrics.api_errors.labels(where, str(answer.status)).inc()
             raise errors.api_error(where, answer.status, data, answer.getheader("Retry-After"))
-        result: Object = json.loads(data)
+        try:
+            result: Object = json.loads(data)
+        except ValueError as error:  # a proxy's page, or an answer cut short
+            self._metrics.api_errors.labels(where, str(answer.status)).inc()
+            raise errors.Unavailable(where, answer.status, f"the answer is no JSON ({error})") from error
         return result
 
 

@@ -3,6 +3,9 @@
 import asyncio
 from typing import Any
 
+import pytest
+
+from minisgl_operator import errors
 from minisgl_operator.cluster import KubernetesCluster
 from minisgl_operator.metrics import Metrics
 from minisgl_operator.objects import Child, Object
@@ -59,3 +62,13 @@ def test_everything_else_is_applied() -> None:
     asyncio.run(KubernetesCluster(client, (), Metrics()).apply(Child.DEPLOYMENT, a_deployment(), force=True))
     assert client.call["header_params"]["Content-Type"] == "application/apply-patch+yaml"
     assert ("force", "true") in client.call["query_params"]
+
+
+@pytest.mark.parametrize("body", [b"<html>please log in</html>", b'{"items": [', b""])
+def test_an_answer_that_is_no_json_is_an_outage(body: bytes) -> None:
+    """As a bug of ours it would end the resync and the election, and the process with them."""
+    metrics = Metrics()
+    with pytest.raises(errors.Unavailable, match="list minisglmodels: the answer is no JSON"):
+        asyncio.run(KubernetesCluster(Client(200, body), (), metrics).models())
+    labels = {"call": "list minisglmodels", "code": "200"}
+    assert metrics.registry.get_sample_value("minisgl_operator_api_errors_total", labels) == 1
