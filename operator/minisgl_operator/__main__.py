@@ -45,7 +45,7 @@ async def serve(settings: Settings) -> None:
     connection = await cluster.connect(settings.namespaces, metrics)
     reconciler = Reconciler(connection, settings, metrics, ask_server)
     queue = Queue(reconciler.reconcile, metrics)
-    resync = Resync(connection, queue, metrics, settings.resync_seconds, reconciler.is_settled)
+    resync = Resync(connection, queue, metrics, settings.resync_seconds, reconciler.is_settled, reconciler.known)
     watches = Watches(settings, connection, metrics, queue, resync)
 
     act = partial(queue.run, settings.workers)

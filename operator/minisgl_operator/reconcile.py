@@ -243,6 +243,10 @@ class Reconciler:
                 for phase, seconds in timeline.phase_seconds(pod, info).items():
                     self._metrics.cold_start_seconds.labels(phase).observe(seconds)
 
+    def known(self) -> list[Key]:
+        """The models that something is remembered of."""
+        return list(self._standing)
+
     def _count(self, key: Key, standing: str | None) -> None:
         if standing is None:
             self._standing.pop(key, None)
@@ -275,4 +279,6 @@ def parse(spec: Object) -> Spec:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in ("spec", *first["loc"]))
-        raise SpecError(f"{where}={first['input']}: {first['msg']}") from None
+        value = first["input"]
+        told = "" if isinstance(value, dict | list) else f"={str(value)[:100]}"  # never a whole part, with all it holds
+        raise SpecError(f"{where}{told}: {first['msg']}") from None

@@ -1,5 +1,6 @@
 """Once per period, and whenever the watches have listed anew, all models are looked at on paper; those to which
-something is to be done are offered. So a lost event costs minutes at most. Liveness follows from it.
+something is to be done are offered, and those that are gone. So a lost event costs minutes at most. Liveness follows
+from it.
 
 Lists cost a fraction of the reads of as many reconciles: 1,000 settled models take a second and not ten.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from minisgl_operator.api import Key
 from minisgl_operator.cluster import Cluster
@@ -31,13 +32,20 @@ class Resync:
     """Lists the models periodically. `age` is the time since that last worked."""
 
     def __init__(
-        self, cluster: Cluster, queue: Queue, metrics: Metrics, period_seconds: float, is_settled: IsSettled
+        self,
+        cluster: Cluster,
+        queue: Queue,
+        metrics: Metrics,
+        period_seconds: float,
+        is_settled: IsSettled,
+        known: Callable[[], Iterable[Key]],
     ) -> None:
         self._cluster = cluster
         self._queue = queue
         self._metrics = metrics
         self._period_seconds = period_seconds
         self._is_settled = is_settled
+        self._known = known
         self._heard = time.monotonic()
         self._wanted = asyncio.Event()
 
@@ -83,8 +91,9 @@ class Resync:
 
     async def _unsettled(self) -> list[Key]:
         snapshot = await self._cluster.snapshot()
-        found = []
-        for key in await snapshot.models():
+        there = await snapshot.models()
+        found = [*({*self._known()} - {*there})]  # deleted, and the event was lost
+        for key in there:
             if not await self._is_settled(key, snapshot):
                 found.append(key)
             await asyncio.sleep(0)  # others have their turn between two models

@@ -129,6 +129,14 @@ def test_a_bad_spec_leaves_the_children_alone_and_a_good_one_recovers() -> None:
     assert (stage.reason, stage.status["observedGeneration"]) == ("Serving", 3)
 
 
+def test_a_stored_spec_that_is_none_is_told_by_field_and_not_by_all_that_it_holds() -> None:
+    stage = Stage(podTemplate={"spec": {"containers": [{"env": [{"name": "A", "value": "do-not-print"}]}]}})
+    stage.reconcile()
+    assert stage.reason == "InvalidSpec"
+    assert "spec.podTemplate.spec.containers.0.name: Field required" in stage.ready["message"]
+    assert "do-not-print" not in stage.ready["message"]
+
+
 def test_what_the_api_server_refuses_is_an_invalid_spec_in_its_words() -> None:
     stage = Stage()
     stage.cluster.fail["patch deployments"] = errors.Refused("patch deployments", 422, "nodeSelector: bad label")
@@ -237,8 +245,10 @@ def test_a_pod_that_becomes_ready_between_two_questions_brings_the_phases_of_its
 def test_a_deleted_model_is_forgotten() -> None:
     stage = Stage()
     stage.serve()
+    assert stage.reconciler.known() == [stage.key]
     del stage.cluster.objects[api.PLURAL, *stage.key]
     stage.reconcile()
+    assert stage.reconciler.known() == []
     assert stage.cluster.writes == []
     assert stage.metrics.registry.get_sample_value("minisgl_operator_models", {"condition": "Ready"}) == 0
 

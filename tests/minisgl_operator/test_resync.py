@@ -36,7 +36,8 @@ class Stage:
             self.cluster.create_model(name)
         self.queue = Recorder()
         self.num_looks = 0
-        self.resync = Resync(self.cluster, self.queue, Metrics(), PERIOD, self._is_settled)
+        self.known: list[Key] = []
+        self.resync = Resync(self.cluster, self.queue, Metrics(), PERIOD, self._is_settled, lambda: self.known)
 
     async def _is_settled(self, key: Key, snapshot: Snapshot) -> bool:
         self.num_looks += 1
@@ -54,6 +55,15 @@ def test_only_what_is_not_settled_is_offered() -> None:
     async def scene(stage: Stage) -> None:
         assert await stage.resync.once()
         assert stage.queue.keys == [Key("ns", "b")]
+
+    play(scene)
+
+
+def test_a_model_whose_end_no_event_told_is_offered_so_that_it_is_forgotten() -> None:
+    async def scene(stage: Stage) -> None:
+        stage.known = [Key("ns", "a"), Key("ns", "gone")]
+        assert await stage.resync.once()
+        assert stage.queue.keys == [Key("ns", "gone"), Key("ns", "b")]
 
     play(scene)
 
