@@ -125,7 +125,7 @@ def _progress(seen: Observation, progress: str, settled: bool) -> Finding:
         return Finding(Reason.ROLLING_OUT, f"{progress}; older pods are being replaced", WAIT)
     if settled and total > seen.replicas:
         return Finding(Reason.SCALING, f"{progress}; {total - seen.replicas} more are being removed", WAIT)
-    was_ready = [pod for pod in seen.newest() if timeline.container(pod).get("started") and not is_true(pod, "Ready")]
+    was_ready = [pod for pod in seen.newest() if timeline.has_served(pod) and not is_true(pod, "Ready")]
     if was_ready:
         name = was_ready[0]["metadata"]["name"]
         text = f"{progress}; pod {name} does not answer its readiness probe"

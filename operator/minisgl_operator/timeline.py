@@ -40,6 +40,15 @@ def is_running(pod: Object) -> bool:
     return "running" in container(pod).get("state", {})
 
 
+def has_served(pod: Object) -> bool:
+    """Whether this container has answered: a pod begins as not ready, so it became so again after its start. Between
+    the last startup probe and the first readiness probe it has only not been asked yet.
+    """
+    began, ready = _steps(pod)["started"], condition(pod, "Ready")
+    flipped = None if ready is None else ready.get("lastTransitionTime")
+    return bool(container(pod).get("started") and began and flipped and flipped > began)
+
+
 def pod_start(pod: Object, told: Told) -> PodStart:
     """Where one pod is."""
     info = told.get(pod["metadata"]["uid"]) if is_running(pod) else None
@@ -124,7 +133,7 @@ def _steps(pod: Object) -> Object:
 def _phase(pod: Object) -> Literal["Scheduling", "Preparing", "Image", "Loading", "Failing", "NotReady"]:
     found = container(pod)
     if is_running(pod):
-        return "NotReady" if found.get("started") else "Loading"
+        return "NotReady" if has_served(pod) else "Loading"
     if found.get("restartCount") or "terminated" in found.get("state", {}):
         return "Failing"
     if not is_true(pod, "PodScheduled"):

@@ -69,12 +69,17 @@ def test_a_new_model_is_starting_from_the_first_look_on() -> None:
 
 def test_a_pod_that_served_and_no_longer_answers_is_not_ready() -> None:
     deployment = a_deployment().counting(1).obj
-    assert standing(seen(deployment, a_pod("p", deployment).running(started=True).obj)) == ("NotReady", False, False)
+    assert standing(seen(deployment, a_pod("p", deployment).silent().obj)) == ("NotReady", False, False)
+
+
+def test_a_pod_whose_readiness_has_not_been_asked_yet_is_starting() -> None:
+    deployment = a_deployment().counting(1).obj
+    assert standing(seen(deployment, a_pod("p", deployment).started().obj)) == ("Starting", False, False)
 
 
 def test_a_pod_that_lost_its_readiness_counts_at_once_even_if_the_deployment_lags() -> None:
     deployment = a_deployment().counting(1, ready=1).obj
-    assert not judge(seen(deployment, a_pod("p", deployment).running(started=True).obj))[1]
+    assert not judge(seen(deployment, a_pod("p", deployment).silent().obj))[1]
 
 
 def test_no_replicas_asked_for_and_none_left_is_ready_and_says_that_nothing_serves() -> None:

@@ -23,7 +23,8 @@ def pod(name: str = "p") -> PodBuilder:
         (pod().waiting("ErrImagePull").networked(), "Image"),
         (pod().running(), "Loading"),
         (pod().crashed(), "Failing"),
-        (pod().running(started=True), "NotReady"),
+        (pod().started(), "Loading"),
+        (pod().silent(), "NotReady"),
     ],
 )
 def test_a_pod_waits_for_one_thing_at_a_time(at: PodBuilder, phase: str) -> None:

@@ -113,6 +113,16 @@ class PodBuilder:
         self.obj["status"]["podIP"] = "10.0.0.7"
         return self._condition("Ready", "True", since=since)
 
+    def started(self) -> Self:
+        """Its startup probe has succeeded; the first readiness probe is on its way."""
+        self.running(started=True)
+        return self._condition("Ready", "False", since="2026-11-24T11:59:01Z")
+
+    def silent(self) -> Self:
+        """It answered, and does not any more."""
+        self.running(started=True)
+        return self._condition("Ready", "False", since=NOW)
+
     def crashed(self, exit_code: int = 1, message: str = "", reason: str = "Error", lasted: int = 5) -> Self:
         """Its container ended before and waits for the next start."""
         minutes, seconds = divmod(lasted, 60)
