@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from minisgl import __version__
 
-# A quiet reconcile is five reads (about 20 ms); one that creates children about 100 ms; the last bucket is a time-out.
+# A quiet reconcile is seven reads, mostly at once (about 20 ms); one that creates children takes about 100 ms; the last
+# bucket is a time-out.
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
 # A tiny model on a CPU takes seconds; 700 GB from the hub take hours.
 COLD_START_BUCKETS = (1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 3600, 10800)

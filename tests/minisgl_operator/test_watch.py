@@ -58,7 +58,7 @@ class Operator:
                 await asyncio.sleep(0.02)
 
     async def watching(self) -> None:
-        """Until all five resources are watched."""
+        """Until models, pods and Deployments are watched."""
         await self.until(lambda: all(self.server.num_watches(each) for each in (api.PLURAL, "pods", "deployments")))
 
     @property
