@@ -17,6 +17,7 @@ from prometheus_client import start_http_server
 from minisgl import __version__
 from minisgl_operator import cluster, log
 from minisgl_operator.cluster import KubernetesCluster
+from minisgl_operator.errors import NoCluster
 from minisgl_operator.facts import ask_server
 from minisgl_operator.lease import Lease
 from minisgl_operator.metrics import Metrics
@@ -85,7 +86,11 @@ def main() -> int:
     settings = read(sys.argv[1:], os.environ)
     log.configure(settings.log_format)
     logger.info("start version=%s namespaces=%s", __version__, ",".join(settings.namespaces) or "all")
-    asyncio.run(serve(settings))
+    try:
+        asyncio.run(serve(settings))
+    except NoCluster as error:
+        logger.error("%s", error)
+        return 1
     logger.info("stopped")
     return 0
 

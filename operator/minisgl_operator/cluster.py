@@ -363,7 +363,7 @@ def _model_path(key: Key) -> str:
 
 
 async def connect(namespaces: Sequence[str], metrics: Metrics) -> KubernetesCluster:
-    """Connect with the pod's service account, or outside a cluster with KUBECONFIG."""
+    """Connect with the pod's service account, or outside a cluster with KUBECONFIG. Raises NoCluster."""
     from kubernetes.aio import client, config
 
     configuration = client.Configuration()
@@ -372,7 +372,13 @@ async def connect(namespaces: Sequence[str], metrics: Metrics) -> KubernetesClus
     except config.ConfigException:
         # Its own default is KUBECONFIG as it was when the module was first imported.
         file = os.environ.get("KUBECONFIG")
-        await config.load_kube_config(file, client_configuration=configuration)  # type: ignore[no-untyped-call]
+        try:
+            await config.load_kube_config(file, client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except (config.ConfigException, OSError) as error:
+            raise errors.NoCluster(
+                f"no cluster to work for: neither a pod's service account nor KUBECONFIG={file or ''} names one "
+                f"({error}); set KUBECONFIG to a file that does"
+            ) from error
     # A proxy is the kubeconfig's `proxy-url`. Trusting the environment means to read ~/.netrc for each request.
     configuration.client_session_kwargs = {"trust_env": False}
     configuration.retries = None  # the queue retries, with back-off and with fresh eyes

@@ -3,8 +3,9 @@
 OperatorError
 ├── SpecError          the spec cannot become pods        -> condition InvalidSpec, no retry
 ├── NameTaken          a child's name is somebody else's  -> condition NameConflict, looked at again
-├── Leftover           a child of a deleted namesake       -> condition Replacing, looked at again soon
-├── NotHolder          another operator holds the Lease    -> nothing is written, its turn
+├── Leftover           a child of a deleted namesake      -> condition Replacing, looked at again soon
+├── NoCluster          nothing to connect to              -> one line, and the process ends
+├── NotHolder          another operator holds the Lease   -> nothing is written, its turn
 ├── Paused             spec.pause, and children differ    -> condition Paused, nothing is written
 └── ApiError           the API server answered no
     ├── Refused        400, 422: the child is not valid   -> condition InvalidSpec
@@ -45,6 +46,10 @@ class NameTaken(OperatorError):
 
 class Leftover(OperatorError):
     """A child belongs to a deleted model of the same name, and is being collected."""
+
+
+class NoCluster(OperatorError):
+    """Neither a service account nor a kubeconfig names an API server."""
 
 
 class NotHolder(OperatorError):

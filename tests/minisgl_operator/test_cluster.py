@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from minisgl_operator import errors
+from minisgl_operator import cluster, errors
 from minisgl_operator.cluster import KubernetesCluster
 from minisgl_operator.metrics import Metrics
 from minisgl_operator.objects import Child, Object
@@ -72,3 +72,9 @@ def test_an_answer_that_is_no_json_is_an_outage(body: bytes) -> None:
         asyncio.run(KubernetesCluster(Client(200, body), (), metrics).models())
     labels = {"call": "list minisglmodels", "code": "200"}
     assert metrics.registry.get_sample_value("minisgl_operator_api_errors_total", labels) == 1
+
+
+def test_without_a_cluster_the_operator_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/nowhere")
+    with pytest.raises(errors.NoCluster, match="set KUBECONFIG"):
+        asyncio.run(cluster.connect((), Metrics()))
