@@ -22,7 +22,7 @@ from minisgl_operator.cluster import Cluster
 from minisgl_operator.diagnosis import diagnose
 from minisgl_operator.errors import OperatorError, Refused, Rejected
 from minisgl_operator.fit import foresee
-from minisgl_operator.objects import Object, condition, is_leaving, read_annotations
+from minisgl_operator.objects import Object, condition, is_leaving, is_true, read_annotations
 from minisgl_operator.reasons import Finding, Reason
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 WITHOUT_POD_SECONDS = 10
 REMEMBERED = ("revision", "modelRevision", "model")  # the rest of `status.plan` follows from the spec
 LOOK_AGAIN_SECONDS = WITHOUT_POD_SECONDS + 1.0
+# What a pod of the model would end with as its Job's did. Nobody who serves makes way for it.
+SURE = (Reason.IMAGE_PULL_FAILED, Reason.REFERENCE_NOT_FOUND, termination.Reason.START_FAILED)
 
 
 class Held(OperatorError):
@@ -73,7 +75,7 @@ class Foresight:
         """
         changes = live is None or _template(live) != _template(self._wanted)
         if changes and "model" not in self._known:
-            await self._ask()
+            await self._ask(has_pods=live is not None)
         if "model" not in self._known:
             return self._known
         figures, finding = foresee(self.key, self._spec, Inspection.model_validate(self._known["model"]))
@@ -85,8 +87,11 @@ class Foresight:
             raise Held(finding, plan)
         return plan
 
-    async def _ask(self) -> None:
-        """Put the model's shape into what is known; raises Held while it is not, unless no answer can come."""
+    async def _ask(self, has_pods: bool) -> None:
+        """Put the model's shape into what is known; raises Held while it is not, unless no answer can come.
+
+        `has_pods`: those of the last good spec would have to make way.
+        """
         job = build_inspection(self.key, self._uid, self._wanted)
         name = job["metadata"]["name"]
         stored = await self._cluster.job(self.key.namespace, name)
@@ -110,6 +115,15 @@ class Foresight:
             self._model |= {"metadata": stored["metadata"], "status": status}
         elif answer.finding is not None:
             self._hold(answer)
+        elif has_pods and _has_failed(stored) and (found := self._told_before()):
+            raise Held(found, self._known, LOOK_AGAIN_SECONDS)  # its time is over; the next Job tries again
+
+    def _told_before(self) -> Finding | None:
+        """What status says of a Job whose pod is gone, if a pod of the model would fare alike."""
+        ready = condition(self._model, "Ready")
+        if ready is None or ready["reason"] not in SURE:
+            return None
+        return Finding(ready["reason"], ready["message"], stalled=is_true(self._model, "Stalled"))
 
     def _hold(self, answer: Answer) -> None:
         found, known = answer.finding, self._known.get("problem")
@@ -139,8 +153,8 @@ def read_answer(job: Object, pods: list[Object], now: str) -> Answer:
         if left is None or not left.reason.is_permanent or left.reason is termination.Reason.INVALID_ARGUMENTS:
             return Answer()
         return Answer(finding=Finding(left.reason, left.message.rstrip(".;"), left.next_action, stalled=True))
-    failed, alive = condition(job, "Failed"), [pod for pod in pods if not is_leaving(pod)]
-    if failed is not None and failed["status"] == "True":
+    alive = [pod for pod in pods if not is_leaving(pod)]
+    if _has_failed(job):
         return Answer()
     if not alive and _age(job, now) > WITHOUT_POD_SECONDS:
         return Answer()
@@ -156,6 +170,10 @@ def _is_readable(known: Object) -> bool:
         return "model" not in known or Inspection.model_validate(known["model"]) is not None
     except ValidationError:
         return False
+
+
+def _has_failed(job: Object) -> bool:
+    return is_true(job, "Failed")
 
 
 def _ended(pod: Object) -> Object | None:

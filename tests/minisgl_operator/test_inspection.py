@@ -174,6 +174,39 @@ def test_while_a_new_spec_is_held_back_replicas_are_those_of_the_last_good_one()
     assert deployment["spec"]["replicas"] == 4
 
 
+def run_out_of_time(stage: Stage) -> None:
+    """The Job's time is over: its pod is gone, and a condition says so."""
+    stage.cluster.inspection = None
+    for path in stage.cluster.objects:
+        if path[0] == "jobs":
+            over = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
+            stage.cluster.objects[path]["status"] = {"conditions": [over]}
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_who_serves_never_makes_way_for_an_image_that_cannot_be_pulled(serves: bool) -> None:
+    stage = Stage()
+    if serves:
+        stage.reconcile()
+        stage.cluster.run_pods(stage.key)
+        stage.reconcile()
+        stage.finished_jobs_go()
+        stage.cluster.edit_model(stage.key, image="registry/none:1")
+    stage.cluster.inspection = an_inspection().waiting("ErrImagePull", "no such image")
+    stage.cluster.inspection.obj["status"]["phase"] = "Pending"
+    stage.reconcile()
+    run_out_of_time(stage)
+    stage.cluster.writes.clear()
+    stage.reconcile()
+    if not serves:
+        assert stage.has_deployment, "its pods tell"
+        return
+    assert (stage.reason(), stage.cluster.writes) == ("False ImagePullFailed", [])
+    stage.finished_jobs_go()
+    stage.reconcile()
+    assert stage.cluster.writes[0] == ("patch", "jobs"), "it is tried again"
+
+
 def test_a_pod_that_is_there_is_never_judged_again() -> None:
     stage = Stage()
     stage.reconcile()
