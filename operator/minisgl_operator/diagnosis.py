@@ -43,8 +43,15 @@ MISSING = re.compile(r"not found|couldn't find key")
 
 
 def diagnose(pods: Iterable[Object], deployment: Object | None) -> Finding | None:
-    """The worst finding: first one that only a change can mend, then one that waiting may mend."""
-    findings = [found for pod in pods if not is_leaving(pod) and (found := _pod(pod))]
+    """The worst finding: first one that only a change can mend, then one that waiting may mend.
+
+    A pod that its node ended stays in the list, often for days: it is told of until another has taken its place.
+    """
+    present = [pod for pod in pods if not is_leaving(pod)]
+    alive = [pod for pod in present if pod.get("status", {}).get("phase") != "Failed"]
+    wanted = 1 if deployment is None else deployment["spec"]["replicas"]
+    told = alive if len(alive) >= wanted else [*alive, *(pod for pod in present if pod not in alive)]
+    findings = [found for pod in told if (found := _pod(pod))]
     if deployment is not None and (found := _rejected(deployment)):
         findings.append(found)
     return min(findings, key=lambda each: not each.stalled, default=None)

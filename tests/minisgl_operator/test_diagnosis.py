@@ -195,6 +195,15 @@ def test_a_sidecar_that_crashed_once_and_runs_again_is_no_finding() -> None:
     assert diagnose([loading.obj], DEPLOYMENT) is None
 
 
+def test_an_eviction_is_told_until_another_pod_has_taken_the_place() -> None:
+    evicted, full = a_pod("a-evicted", DEPLOYMENT).evicted("low on memory").obj, pod().unschedulable("full").obj
+    for pods, reason in (([evicted], "PodEvicted"), ([evicted, full], "Unschedulable")):
+        found = diagnose(pods, DEPLOYMENT)
+        assert found is not None
+        assert found.reason == reason
+    assert diagnose([evicted, pod().running().obj], DEPLOYMENT) is None
+
+
 def test_a_leaving_pod_is_not_diagnosed() -> None:
     assert diagnose([pod().crashed().leaving().obj], DEPLOYMENT) is None
 
