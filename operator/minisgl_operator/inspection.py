@@ -145,9 +145,10 @@ def read_answer(job: Object, pods: list[Object], now: str) -> Answer:
             continue
         if ended.get("exitCode") == 0:
             try:
-                return Answer(report=Report.model_validate_json(ended.get("message", "")))
+                report = Report.model_validate_json(ended.get("message", ""))
             except ValidationError:
                 return Answer()
+            return Answer(report=report) if _is_plausible(report.model) else Answer()
         left = termination.read(ended.get("message", ""))
         # An image that knows no `inspect` calls it a wrong argument; what may pass is the pods' own business.
         if left is None or not left.reason.is_permanent or left.reason is termination.Reason.INVALID_ARGUMENTS:
@@ -162,12 +163,20 @@ def read_answer(job: Object, pods: list[Object], now: str) -> Answer:
     return Answer(finding=diagnose(alive, None) or waiting, is_final=False)
 
 
+def _is_plausible(model: Inspection) -> bool:
+    """Whether a plan can be made with it. Any image may answer, and a plan counts through heads and layers."""
+    counts = [model.num_heads, model.num_kv_heads, model.num_layers]
+    sizes = [model.head_dim, model.hidden_size, model.vocab_size, model.context_length]
+    experts = [] if model.experts is None else [model.experts.num, model.experts.num_layers]
+    return all(0 < each <= 2**14 for each in (*counts, *experts)) and all(0 < each < 2**31 for each in sizes)
+
+
 def _is_readable(known: Object) -> bool:
     """Whether a shape in status is one that this operator understands: it may be another release's, or cut by a
     definition that knows less. Then it is asked for anew.
     """
     try:
-        return "model" not in known or Inspection.model_validate(known["model"]) is not None
+        return "model" not in known or _is_plausible(Inspection.model_validate(known["model"]))
     except ValidationError:
         return False
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from minisgl.plan.inspection import Report
 from minisgl.termination import Reason, Termination
 from minisgl_operator import api
 from minisgl_operator.build.inspect import build_inspection
@@ -361,3 +362,9 @@ def test_the_answer_outlives_a_failure_between_it_and_the_status(call: str) -> N
     stage.reconcile()
     assert stage.status["plan"]["model"]["numLayers"] == SHAPE.num_layers
     assert len(stage.jobs) == 1
+
+
+@pytest.mark.parametrize("change", [{"num_heads": 10**20}, {"num_layers": 10**9}, {"num_layers": 0}, {"head_dim": 0}])
+def test_a_shape_with_which_no_plan_can_be_made_is_no_answer(change: dict[str, int]) -> None:
+    report = Report(model=SHAPE.model_copy(update=change)).model_dump_json(by_alias=True)
+    assert read_answer({"metadata": {}}, [an_inspection(0, report).obj], NOW).report is None
