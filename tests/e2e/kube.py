@@ -60,7 +60,7 @@ def delete(name: str) -> None:
 
 def children(name: str) -> list[str]:
     """What belongs to a model, as kind/name."""
-    kinds = "deployments,replicasets,pods,services,serviceaccounts,networkpolicies"
+    kinds = "deployments,replicasets,pods,jobs,services,serviceaccounts,networkpolicies"
     return kubectl("get", kinds, "--selector", f"minisgl.io/model={name}", "--output", "name").split()
 
 
