@@ -294,6 +294,8 @@ class KubernetesCluster:
             for item in answer["items"]:
                 for entry in item["metadata"].get("managedFields", ()):
                     entry.pop("fieldsV1", None)  # half of an object, and nobody reads it
+                # What a list holds does not name its own kind, and would differ in that from what was asked for.
+                item |= {"kind": answer["kind"].removesuffix("List"), "apiVersion": answer["apiVersion"]}
                 items.append(item)
             if not (token := answer["metadata"].get("continue")):
                 return items

@@ -138,12 +138,17 @@ class Stage:
 
     def until_looked(self, name: str, times: int = 1) -> None:
         """Until the operator has read this model and its children so often, counted from `proxy.forget`."""
+        path = self.admin.path("services", self.namespace, name)
+        self.until(f"{times} looks at {name}", lambda: self.looks().count(path) >= times)
 
-        def looks() -> int:
-            path = self.admin.path("services", self.namespace, name)
-            return sum(call.method == "GET" and call.path == path for call in list(self.proxy.calls))
+    def looks(self) -> list[str]:
+        """Each look at a model, as its Service was read, counted from `proxy.forget`."""
+        start = self.admin.path("services", self.namespace) + "/"
+        return [call.path for call in list(self.proxy.calls) if call.method == "GET" and call.path.startswith(start)]
 
-        self.until(f"{times} looks at {name}", lambda: looks() >= times)
+    def num_lists(self, plural: str) -> int:
+        """How often the operator has listed a kind, counted from `proxy.forget`."""
+        return sum(call.method == "GET" and call.path.endswith(f"/{plural}") for call in list(self.proxy.calls))
 
     # Deployment controller, scheduler and kubelet
 

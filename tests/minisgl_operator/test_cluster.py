@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from minisgl_operator import cluster, errors
+from minisgl_operator.api import Key
 from minisgl_operator.cluster import KubernetesCluster
 from minisgl_operator.metrics import Metrics
 from minisgl_operator.objects import Child, Object
@@ -62,6 +63,13 @@ def test_everything_else_is_applied() -> None:
     asyncio.run(KubernetesCluster(client, (), Metrics()).apply(Child.DEPLOYMENT, a_deployment(), force=True))
     assert client.call["header_params"]["Content-Type"] == "application/apply-patch+yaml"
     assert ("force", "true") in client.call["query_params"]
+
+
+def test_what_a_list_holds_is_as_a_read_of_it_would_be() -> None:
+    """A list names the kind once, for all; without it nothing that is listed would ever be as it should be."""
+    body = b'{"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": [{"metadata": {"name": "a"}}]}'
+    pods = asyncio.run(KubernetesCluster(Client(200, body), (), Metrics()).pods(Key("ns", "m")))
+    assert pods == [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}]
 
 
 @pytest.mark.parametrize("body", [b"<html>please log in</html>", b'{"items": [', b""])
