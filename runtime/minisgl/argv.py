@@ -10,6 +10,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NoReturn, get_args
 
 from pydantic import ValidationError
@@ -65,10 +66,17 @@ PRINTING = {
 }
 
 
+@cache
 def spelling(field: str) -> str:
     """`max_running_requests` or `maxRunningRequests` -> `--max-running-requests`."""
     snake = "".join(f"_{char.lower()}" if char.isupper() else char for char in field)
     return "--" + snake.replace("_", "-")
+
+
+@cache
+def _fields() -> dict[str, str]:
+    """CamelCase name -> field."""
+    return {to_camel(field): field for field in LaunchArgs.model_fields}
 
 
 def to_argv(spec: Mapping[str, Any]) -> list[str]:
@@ -77,7 +85,7 @@ def to_argv(spec: Mapping[str, Any]) -> list[str]:
     The order does not depend on the mapping's, so that the same spec always gives the same bytes. A false boolean
     and a None are left out: both mean the default. Unknown keys raise UsageError.
     """
-    names = {to_camel(field): field for field in LaunchArgs.model_fields}
+    names = _fields()
     known = {names.get(key, key): value for key, value in spec.items()}
     if unknown := sorted(known.keys() - LaunchArgs.model_fields.keys()):
         raise UsageError(f"unknown launch argument {unknown[0]!r}{_suggest(unknown[0], names)}")

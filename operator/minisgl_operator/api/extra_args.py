@@ -34,6 +34,8 @@ def known_flags() -> dict[str, str]:
 
 def find_conflict(extra: Sequence[str]) -> str | None:
     """The sentence for the first argument that may not be given, or None."""
+    if not extra:
+        return None
     known = known_flags()
     names = [token.partition("=")[0] for token in extra]
     for position, name in enumerate(names):
