@@ -24,7 +24,7 @@ from cluster.process import run
 from cluster.say import ClusterError, phase
 
 LOCAL = "nocuda"  # 2.15.0+nocuda: newer to pip than 2.15.0, and equal to it in a constraint
-LEFT_OUT = ("torch/include/", "torch/bin/", "torch/lib/libtorch_cuda_linalg.so")
+LEFT_OUT = ("torch/include/", "torch/bin/protoc", "torch/lib/libtorch_cuda_linalg.so")
 MAKING = threading.Lock()
 NO_DEVICE = 100  # cudaErrorNoDevice: what a stand-in returns
 
@@ -85,8 +85,10 @@ def _write(packages: Path, info: Path, target: Path, version: str) -> None:
     lines = []
     with zipfile.ZipFile(target, "w") as archive:
 
-        def add(name: str, content: bytes) -> None:
-            archive.writestr(name, content)
+        def add(name: str, content: bytes, mode: int = 0o644) -> None:
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = mode << 16  # torch/bin has a program, which pip leaves one
+            archive.writestr(entry, content)
             sum256 = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
             lines.append(f"{name},sha256={sum256},{len(content)}")
 
@@ -94,7 +96,7 @@ def _write(packages: Path, info: Path, target: Path, version: str) -> None:
             for path in sorted((packages / root).rglob("*")):
                 name = path.relative_to(packages).as_posix()
                 if path.is_file() and not name.startswith(LEFT_OUT) and path.suffix != ".pyc":
-                    add(name, path.read_bytes())
+                    add(name, path.read_bytes(), path.stat().st_mode)
         for name, content in stand_ins(packages, target.parent).items():
             add(f"torch/lib/{name}", content)
         for name in ("WHEEL", "entry_points.txt"):
