@@ -55,7 +55,7 @@ async def serve(settings: Settings) -> None:
         asyncio.create_task(resync.run()),
         asyncio.create_task(told.wait()),
     ]
-    watching = asyncio.create_task(watches.run())
+    watching = asyncio.create_task(watch_after(resync.first_look, watches))
     try:
         await asyncio.wait([watching, *background], return_when=asyncio.FIRST_COMPLETED)
         for task in (watching, *background):
@@ -68,6 +68,14 @@ async def serve(settings: Settings) -> None:
         await asyncio.gather(*background, return_exceptions=True)  # the Lease is free from here on
         await asyncio.gather(watching, return_exceptions=True)  # kopf takes some seconds
         await connection.close()
+
+
+async def watch_after(first_look: asyncio.Event, watches: Watches) -> None:
+    """Watch when all models have been looked at once: kopf needs more than a second of CPU for a thousand objects that it
+    lists. What changes meanwhile is found by the look that its listing asks for.
+    """
+    await first_look.wait()
+    await watches.run()
 
 
 async def while_holder(act: Act, settings: Settings, connection: KubernetesCluster, metrics: Metrics) -> None:

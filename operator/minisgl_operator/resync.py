@@ -48,6 +48,7 @@ class Resync:
         self._known = known
         self._heard = time.monotonic()
         self._wanted = asyncio.Event()
+        self.first_look = asyncio.Event()
 
     def age(self) -> float:
         """Seconds since the models were listed."""
@@ -62,15 +63,19 @@ class Resync:
         self._wanted.set()
 
     async def run(self) -> None:
-        """List and offer for ever."""
-        while True:
-            succeeded = await self.once()
-            try:
-                await asyncio.wait_for(self._wanted.wait(), self._period_seconds if succeeded else RETRY_SECONDS)
-            except TimeoutError:
-                continue
-            await asyncio.sleep(LISTED_SECONDS)
-            self._wanted.clear()
+        """List and offer for ever. `first_look` is set when that was tried once, or ends."""
+        try:
+            while True:
+                succeeded = await self.once()
+                self.first_look.set()
+                try:
+                    await asyncio.wait_for(self._wanted.wait(), self._period_seconds if succeeded else RETRY_SECONDS)
+                except TimeoutError:
+                    continue
+                await asyncio.sleep(LISTED_SECONDS)
+                self._wanted.clear()
+        finally:
+            self.first_look.set()
 
     async def once(self) -> bool:
         """List, and offer what is not settled; False if the API server did not answer."""
