@@ -71,8 +71,8 @@ async def serve(settings: Settings) -> None:
 
 
 async def watch_after(first_look: asyncio.Event, watches: Watches) -> None:
-    """Watch when all models have been looked at once: kopf needs more than a second of CPU for a thousand objects that it
-    lists. What changes meanwhile is found by the look that its listing asks for.
+    """Watch when all models have been looked at once: kopf needs more than a second of CPU for a thousand objects.
+    What changes meanwhile is found by the look that its listing asks for.
     """
     await first_look.wait()
     await watches.run()
