@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from minisgl import termination
 from minisgl.plan.inspection import Inspection, Report
 from minisgl_operator import api
+from minisgl_operator.answers import Answers
 from minisgl_operator.api import Key, Spec
 from minisgl_operator.build.container import CONTAINER
 from minisgl_operator.build.inspect import build_inspection, revision_of
@@ -59,8 +60,9 @@ class Answer:
 class Foresight:
     """The plan of one model in one reconcile. `known` is its `status.plan`, `wanted` the Deployment to be."""
 
-    def __init__(self, cluster: Cluster, model: Object, spec: Spec, wanted: Object, now: str) -> None:
+    def __init__(self, cluster: Cluster, answers: Answers, model: Object, spec: Spec, wanted: Object, now: str) -> None:
         meta = model["metadata"]
+        self._answers = answers
         self.key, self._uid, self._model = Key(meta["namespace"], meta["name"]), meta["uid"], model
         self._cluster, self._spec, self._wanted, self._now = cluster, spec, wanted, now
         revision = revision_of(spec.model, wanted)
@@ -92,6 +94,8 @@ class Foresight:
 
         `has_pods`: those of the last good spec would have to make way.
         """
+        if recent := self._answers.find(self.key.namespace, self._known["revision"]):
+            return await self._keep(recent)
         job = build_inspection(self.key, self._uid, self._wanted)
         name = job["metadata"]["name"]
         stored = await self._cluster.job(self.key.namespace, name)
@@ -101,22 +105,28 @@ class Foresight:
                 stored = await self._cluster.start_job(job)
             except (Refused, Rejected) as error:  # by a quota or a policy for Jobs; what concerns the pods they tell
                 logger.warning("inspect model=%s: %s", self.key, error)
-                return
+                return None
         pods = [pod for pod in await self._cluster.inspecting(self.key) if _job_of(pod) == name]
         answer = read_answer(stored, pods, self._now)
         if answer.report is not None:
             report = answer.report.model_dump(by_alias=True, mode="json", exclude_defaults=True)
-            self._known = {"revision": self._known["revision"], "model": report["model"]}
+            known = {"revision": self._known["revision"], "model": report["model"]}
             if "revision" in report:
-                self._known["modelRevision"] = report["revision"]
-            # Kept before it is acted upon: once the Deployment is there, nobody asks again.
-            status = self._model.get("status", {}) | {"plan": self._known}
-            stored = await self._cluster.apply_status(self._model, status)
-            self._model |= {"metadata": stored["metadata"], "status": status}
-        elif answer.finding is not None:
+                known["modelRevision"] = report["revision"]
+            self._answers.keep(self.key.namespace, known)
+            return await self._keep(known)
+        if answer.finding is not None:
             self._hold(answer)
         elif has_pods and _has_failed(stored) and (found := self._told_before()):
             raise Held(found, self._known, LOOK_AGAIN_SECONDS)  # its time is over; the next Job tries again
+        return None
+
+    async def _keep(self, known: Object) -> None:
+        """Store an answer before it is acted upon: once the Deployment is there, nobody asks again."""
+        self._known = known
+        status = self._model.get("status", {}) | {"plan": known}
+        stored = await self._cluster.apply_status(self._model, status)
+        self._model |= {"metadata": stored["metadata"], "status": status}
 
     def _told_before(self) -> Finding | None:
         """What status says of a Job whose pod is gone, if a pod of the model would fare alike."""

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from minisgl_operator import status, timeline
+from minisgl_operator.answers import Answers
 from minisgl_operator.api import Key, Spec
 from minisgl_operator.build import children
 from minisgl_operator.build.claims import claims_of, judge_claims
@@ -90,6 +91,7 @@ class Reconciler:
         self._settings = settings
         self._metrics = metrics
         self._looks = Looks(ask)
+        self._answers = Answers()
         self._now = now
         self._standing: dict[Key, str] = {}  # model -> its true condition, for the metric
 
@@ -177,7 +179,7 @@ class Reconciler:
         work = compare(model, plan, stored)
         if spec.pause:
             return Outcome(hint, _rest(work))
-        foresight = Foresight(self._cluster, model, spec, plan[Child.DEPLOYMENT], self._now())
+        foresight = Foresight(self._cluster, self._answers, model, spec, plan[Child.DEPLOYMENT], self._now())
         memory: Object = {}
         for child, wanted in plan.items():
             if child is Child.DEPLOYMENT:

@@ -253,6 +253,22 @@ def test_a_model_that_is_not_there_is_told_without_a_pod_of_it_and_found_later()
     assert (stage.has_deployment, "problem" in stage.status["plan"]) == (True, False)
 
 
+def test_models_that_are_made_together_from_one_source_share_an_answer() -> None:
+    stage = Stage()
+    stage.cluster.inspection = an_inspection()
+    stage.reconcile()
+    stage.reconcile()
+    twin = stage.cluster.create_model("twin")
+    asyncio.run(stage.reconciler.reconcile(twin))
+    assert (Child.DEPLOYMENT.plural, *twin) in stage.cluster.objects
+    assert len(stage.jobs) == 1
+    plans = [stage.cluster.objects[api.PLURAL, *key]["status"]["plan"] for key in (stage.key, twin)]
+    assert plans[0] == plans[1]
+    other = stage.cluster.create_model("other", model={"source": "pvc://models/other"})
+    asyncio.run(stage.reconciler.reconcile(other))
+    assert len(stage.jobs) == 2, "another source is asked for by itself"
+
+
 @pytest.mark.parametrize(
     ("pod", "reason"),
     [
