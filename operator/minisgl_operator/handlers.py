@@ -36,7 +36,7 @@ async def model_changed(
     if event["type"] is None:
         memo.listed()
     elif not memo.is_echo(event["type"], meta):
-        memo.offer(Key(namespace or "", name))
+        memo.offer(Key(namespace or "", name), urgent=True)
 
 
 async def child_changed(

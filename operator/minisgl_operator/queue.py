@@ -4,12 +4,14 @@
                  ▲            │ offered meanwhile: once more      │ failed, or asked to come back: after a delay
                  └────────────┴───────────────────────────────────┘
 
+What is urgent, a user's change, comes before the news of pods: a thousand models that start do not delay it.
 Knows nothing of Kubernetes. The workers are plain tasks that outlive a restart of the watches.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -27,6 +29,7 @@ FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 15.0
 
 Work = Callable[[Key], Awaitable[float | None]]
+Place = tuple[bool, int]
 
 
 class Queue:
@@ -35,19 +38,21 @@ class Queue:
     def __init__(self, work: Work, metrics: Metrics) -> None:
         self._work = work
         self._metrics = metrics
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._queued: set[Key] = set()
+        # (not urgent, order of arrival), key. One whose place `_queued` does not hold was overtaken by an urgent one.
+        self._ready: asyncio.PriorityQueue[tuple[Place, Key]] = asyncio.PriorityQueue()
+        self._arrivals = itertools.count()
+        self._queued: dict[Key, Place] = {}
         self._running: set[Key] = set()
-        self._again: set[Key] = set()
+        self._again: dict[Key, bool] = {}  # offered while it runs -> whether urgently
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
 
-    def offer(self, key: Key) -> None:
+    def offer(self, key: Key, *, urgent: bool = False) -> None:
         """Something about this model may have changed."""
         if key in self._running:
-            self._again.add(key)
+            self._again[key] = urgent or self._again.get(key, False)
         elif key not in self._failures:  # a failing key keeps its back-off; the retry sees the newest state anyway
-            self._enqueue(key)
+            self._enqueue(key, urgent)
 
     async def run(self, num_workers: int) -> None:
         """Work for ever. May be cancelled and run again; what is offered in between waits."""
@@ -55,19 +60,25 @@ class Queue:
             for _ in range(num_workers):
                 group.create_task(self._worker())
 
-    def _enqueue(self, key: Key) -> None:
+    def _enqueue(self, key: Key, urgent: bool = False) -> None:
         if timer := self._timers.pop(key, None):
             timer.cancel()
-        if key not in self._queued:
-            self._queued.add(key)
-            self._ready.put_nowait(key)
+        if key not in self._queued or (urgent and self._queued[key][0]):
+            self._queued[key] = place = (not urgent, next(self._arrivals))
+            self._ready.put_nowait((place, key))
             self._metrics.queue_length.set(len(self._queued))
+
+    async def _next(self) -> Key:
+        while True:
+            place, key = await self._ready.get()
+            if self._queued.get(key) == place:
+                del self._queued[key]
+                self._metrics.queue_length.set(len(self._queued))
+                return key
 
     async def _worker(self) -> None:
         while True:
-            key = await self._ready.get()
-            self._queued.discard(key)
-            self._metrics.queue_length.set(len(self._queued))
+            key = await self._next()
             self._running.add(key)
             try:
                 delay = await self._once(key)
@@ -76,11 +87,12 @@ class Queue:
                 self._enqueue(key)  # the work was cut short; whoever runs this queue next completes it
                 raise
             self._running.discard(key)
-            if key in self._again and key not in self._failures:
+            offered = self._again.pop(key, None)
+            if offered is not None and key not in self._failures:
                 delay = SETTLE_SECONDS
-            self._again.discard(key)
             if delay is not None:
-                self._timers[key] = asyncio.get_running_loop().call_later(delay, self._enqueue, key)
+                loop = asyncio.get_running_loop()
+                self._timers[key] = loop.call_later(delay, self._enqueue, key, offered or False)
 
     async def _once(self, key: Key) -> float | None:
         """Run the work; returns the seconds until it shall run again, if any."""

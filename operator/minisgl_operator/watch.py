@@ -130,8 +130,8 @@ class Watches:
         """Run kopf in its own thread until it ends or is told to."""
         loop = asyncio.get_running_loop()
 
-        def offer(key: Key) -> None:
-            loop.call_soon_threadsafe(self._queue.offer, key)
+        def offer(key: Key, *, urgent: bool = False) -> None:
+            loop.call_soon_threadsafe(partial(self._queue.offer, key, urgent=urgent))
 
         listed = partial(loop.call_soon_threadsafe, self._resync.soon)
         is_echo = self._cluster.echoes.is_echo

@@ -175,3 +175,23 @@ def test_work_that_asks_to_come_back_runs_again_and_an_event_brings_it_forward()
 
     play(work, scene)
     assert runs[A] == 3
+
+
+def test_what_is_urgent_overtakes_what_is_not_and_counts_once() -> None:
+    order: list[Key] = []
+    many = [Key("ns", f"m-{number}") for number in range(8)]
+
+    async def work(key: Key) -> None:
+        order.append(key)
+
+    async def scene(queue: Queue) -> None:
+        for key in many:  # nobody works before the first await
+            queue.offer(key)
+        queue.offer(many[-1], urgent=True)
+        queue.offer(B, urgent=True)
+        queue.offer(many[-1], urgent=True)
+        queue.offer(many[-1])
+        await asyncio.sleep(0.05)
+
+    play(work, scene)
+    assert order == [many[-1], B, *many[:-1]]

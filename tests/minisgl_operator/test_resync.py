@@ -23,7 +23,7 @@ class Recorder(Queue):
     def __init__(self) -> None:
         self.keys: list[Key] = []
 
-    def offer(self, key: Key) -> None:
+    def offer(self, key: Key, *, urgent: bool = False) -> None:
         self.keys.append(key)
 
 

@@ -29,10 +29,12 @@ class Recorder:
     def __init__(self) -> None:
         self.home = threading.get_ident()
         self.keys: list[Key] = []
+        self.urgent: set[Key] = set()
 
-    def offer(self, key: Key) -> None:
+    def offer(self, key: Key, *, urgent: bool = False) -> None:
         assert threading.get_ident() == self.home, "kopf's thread reached into the queue"
         self.keys.append(key)
+        self.urgent |= {key} if urgent else set()
 
 
 class Operator:
@@ -111,6 +113,7 @@ def test_events_of_models_and_of_their_children_offer_the_model(
         operator.server.push("pods", an_event("MODIFIED", "pods", "d-inspect-x", **{api.INSPECTS_LABEL: "d"}))
         await operator.until(lambda: len(set(operator.queue.keys)) == 4)
         assert set(operator.queue.keys) == {Key("ns", name) for name in "abcd"}
+        assert operator.queue.urgent == {Key("ns", "a")}, "what a user changed comes first"
 
     play(tmp_path, monkeypatch, scene)
 
