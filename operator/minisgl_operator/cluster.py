@@ -68,7 +68,7 @@ LEASE_RULES: list[dict[str, list[str]]] = [
 
 JOBS = "/apis/batch/v1"
 REQUEST_TIMEOUT_SECONDS = 15.0  # a healthy API server answers in milliseconds; kopf's own default is 300
-PAGE = 500  # objects per list answer
+PAGE = 100  # objects per list answer: memory that is freed in small parts is used again
 # How the API server refuses, as an internal error, to apply a field that the definition does not have.
 UNDECLARED = re.compile(r"\.status\.(\w+)[^\s:]*: field not declared in schema")
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"

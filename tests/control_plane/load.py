@@ -66,7 +66,7 @@ class Load:
             self.figures["peak_rss_mib"] = memory_mib(operator, "VmHWM")
             self.idle(operator)
             operator = self.restart(operator)
-            self.figures["rss_after_restart_mib"] = memory_mib(operator, "VmRSS")
+            self.figures["restart_peak_rss_mib"] = memory_mib(operator, "VmHWM")
             operator.kill()
             operator.wait()
         finally:
