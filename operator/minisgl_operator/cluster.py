@@ -128,7 +128,6 @@ class KubernetesCluster:
         self._namespaces = namespaces
         self._metrics = metrics
         self.echoes = Echoes()
-        self._missing: set[Child] = set()  # kinds that the newest snapshot did not find
         self.may_write: Callable[[], bool] = lambda: True  # the Lease's word, where there is one
 
     async def close(self) -> None:
@@ -151,7 +150,6 @@ class KubernetesCluster:
             except errors.UnknownKind:
                 if not child.optional:
                     raise
-        self._missing = set(Child) - children.keys()
         return Snapshot(models, children, await self._everywhere("/api/v1", "pods", ours))
 
     async def model(self, key: Key) -> Object | None:
@@ -160,8 +158,6 @@ class KubernetesCluster:
 
     async def child(self, child: Child, key: Key) -> Object | None:
         """The object that has a child's name, whoever owns it, or None. Raises UnknownKind."""
-        if child in self._missing:  # a kind that is new is found by the next resync, and with it who wants one
-            raise errors.UnknownKind(f"get {child.plural}", 404, "the cluster does not know this kind")
         return await self._get(_child_path(child, key), child.plural)
 
     async def pods(self, key: Key) -> list[Object]:
