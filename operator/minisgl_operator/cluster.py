@@ -291,6 +291,8 @@ class KubernetesCluster:
         page = {**query, "limit": str(PAGE)}
         while True:
             answer = await self._request("GET", path, f"list {plural}", query=page)
+            if not answer.keys() >= {"kind", "apiVersion", "metadata", "items"}:
+                raise errors.Unavailable(f"list {plural}", 200, f"the answer is no list: {str(answer)[:200]}")
             for item in answer["items"]:
                 for entry in item["metadata"].get("managedFields", ()):
                     entry.pop("fieldsV1", None)  # half of an object, and nobody reads it

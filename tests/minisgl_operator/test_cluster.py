@@ -82,6 +82,11 @@ def test_an_answer_that_is_no_json_is_an_outage(body: bytes) -> None:
     assert metrics.registry.get_sample_value("minisgl_operator_api_errors_total", labels) == 1
 
 
+def test_an_answer_that_is_no_list_is_an_outage() -> None:
+    with pytest.raises(errors.Unavailable, match="list minisglmodels: the answer is no list"):
+        asyncio.run(KubernetesCluster(Client(200, b"{}"), (), Metrics()).models())
+
+
 def test_without_a_cluster_the_operator_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", "/nowhere")
     with pytest.raises(errors.NoCluster, match="set KUBECONFIG"):

@@ -108,15 +108,19 @@ class ApiServer:
             plural = path.removeprefix(prefix + "/").rsplit("/", 1)[-1]
             if path.startswith(prefix + "/") and plural in kinds:
                 self.queries[plural] = request.query_string
-                return await (self._watch(request, plural) if "watch" in request.query else self._list(plural))
+                if "watch" in request.query:
+                    return await self._watch(request, plural)
+                return await self._list(plural, kinds[plural], prefix.removeprefix("/apis/").removeprefix("/api/"))
         groups = [{"name": name, **_versions(name, version)} for name, version in _groups()]
         roots: dict[str, Any] = {"/api": {"versions": ["v1"]}, "/apis": {"groups": groups}}
         roots |= {f"/apis/{name}": {"name": name, **_versions(name, version)} for name, version in _groups()}
         return web.json_response(roots[path]) if path in roots else web.json_response({"message": "no"}, status=404)
 
-    async def _list(self, plural: str) -> web.Response:
+    async def _list(self, plural: str, kind: str, version: str) -> web.Response:
         self.lists[plural] += 1
-        return web.json_response({"metadata": {"resourceVersion": "1"}, "items": self.objects[plural]})
+        items = self.objects[plural]
+        found = {"kind": f"{kind}List", "apiVersion": version, "metadata": {"resourceVersion": "1"}, "items": items}
+        return web.json_response(found)
 
     async def _watch(self, request: web.Request, plural: str) -> web.StreamResponse:
         stream = web.StreamResponse(headers={"Content-Type": "application/json"})
