@@ -6,7 +6,6 @@ The programs are those of `make cluster-build`. Everything dies with this proces
 from __future__ import annotations
 
 import json
-import os
 import socket
 import ssl
 import subprocess
@@ -149,8 +148,7 @@ class ControlPlane:
         log = (self._folder / f"{name}.log").open("wb")
         self._logs.append(log)
         command = [*MORTAL, program(name), *flags]
-        env = os.environ | {"GOGC": "400"}  # memory for CPU: two cores do what three machines do elsewhere
-        self._processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env))
+        self._processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
 
     def _wait(self) -> None:
         end = time.monotonic() + START_SECONDS
