@@ -8,7 +8,7 @@ PYTEST := $(PY) -m pytest -q
 UNIT := tests/minisgl tests/minisgl_operator tests/contract tests/faults
 .DEFAULT_GOAL := help
 .PHONY: help demo test venv model cluster-build cluster-up cluster-down kubeconfig image generate lint test-unit \
-        test-charts test-control-plane test-e2e load draws faults figures clean-cache
+        test-charts test-control-plane test-e2e unit-phase charts-phase control-plane-phase e2e-phase load draws faults figures clean-cache
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,14 +23,18 @@ demo:  ## from nothing to an answer: cluster, operator, model, a question; leave
 	@$(PHASE) demo --show --hint "kubectl describe msgl -n models, with KUBECONFIG=\$$(make -s kubeconfig)" -- \
 	    env PYTHONPATH=tests $(PY) -m cluster.demo
 
+# Nothing runs on what was not made; but tests that fail keep no other tests from telling what they see.
 test:  ## everything: lint, unit, CPU engine, charts, faults on the way to a real API server, end to end on the real cluster
 	@$(PHASE) venv --hint "check that pip reaches its index, then: make test" -- .ci/venv
 	@$(PHASE) lint --hint "make lint; the formatter mends with: .venv/bin/ruff format" -- $(MAKE) -s lint
 	@$(PHASE) model -- $(MAKE) -s model
 	@$(PHASE) cluster-build --hint "make cluster-build shows all output" -- $(MAKE) -s cluster-build
-	@$(PHASE) unit --show --hint "make test-unit" -- $(MAKE) -s test-unit
-	@$(PHASE) charts --show --hint "make test-charts" -- $(MAKE) -s test-charts
-	@$(PHASE) control-plane --show --hint "make test-control-plane" -- $(MAKE) -s test-control-plane
+	@$(MAKE) -sk unit-phase charts-phase control-plane-phase e2e-phase
+
+unit-phase charts-phase control-plane-phase:
+	@$(PHASE) $(@:-phase=) --show --hint "make test-$(@:-phase=)" -- $(MAKE) -s test-$(@:-phase=)
+
+e2e-phase:
 	@$(PHASE) cluster-up --hint "make cluster-down, then: make cluster-up" -- $(MAKE) -s cluster-up
 	@$(PHASE) e2e --show --hint "the cluster still runs: make test-e2e; make cluster-down ends it" -- $(MAKE) -s test-e2e
 	@$(PHASE) cluster-down -- $(MAKE) -s cluster-down

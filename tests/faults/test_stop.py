@@ -141,7 +141,7 @@ def entrypoint() -> list[str]:
 def test_after_the_delay_a_drain_closes_connections_that_wait_for_a_request(model: Path) -> None:
     with running(model, "--drain-delay-seconds=1", fake=SLOW) as server:
         stream = Stream(server, max_tokens=150)  # longer than the delay: the server stays
-        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=10) as idle:
+        with connect(server) as idle:
             idle.sendall(b"GET /livez HTTP/1.1\r\nHost: tiny\r\n\r\n")
             answers = idle.makefile("rb")
             assert answers.readline().startswith(b"HTTP/1.1 200")
@@ -150,3 +150,33 @@ def test_after_the_delay_a_drain_closes_connections_that_wait_for_a_request(mode
             assert "[DONE]" not in stream.lines[-1]
         assert stream.last() == "data: [DONE]"
         assert server.wait_end(10) == 0
+
+
+def test_a_drain_refuses_in_words_what_was_on_its_way_when_the_delay_ended(model: Path) -> None:
+    """A connection that was just made, and one that had sent half a request."""
+    with (
+        running(model, "--drain-delay-seconds=1", fake=SLOW) as server,
+        connect(server) as new,
+        connect(server) as half,
+    ):
+        stream = Stream(server, max_tokens=300)
+        half.sendall(COMPLETION[:30])
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for(lambda: refused(server), 10)
+        new.sendall(COMPLETION)
+        half.sendall(COMPLETION[30:])
+        for connection in (new, half):
+            answer = connection.makefile("rb").read()  # up to the connection's end
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b'"draining"' in answer
+        assert stream.last() == "data: [DONE]"
+        assert server.wait_end(10) == 0
+
+
+BODY = b'{"prompt": "abc", "max_tokens": 1}'
+COMPLETION = b"POST /v1/completions HTTP/1.1\r\nHost: tiny\r\nContent-Type: application/json\r\n"
+COMPLETION += b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=10)

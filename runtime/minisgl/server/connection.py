@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -28,6 +30,17 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def retire(self) -> None:
+        """Close where no request is, or after the answer that runs.
+
+        A connection that is new, or whose request is on its way, stays: it gets its refusal (and `Connection: close`)
+        in words. Closing it would be an answer lost, and of a POST no client knows whether to send it again.
+        """
+        if self.cycle is None or self._slow is not None:  # nothing has come yet, or half of the headers
+            return
+        if not self.cycle.response_complete or not self._has_unread():
+            self.shutdown()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -59,6 +72,11 @@ class Connection(HttpToolsProtocol):
 
     def _is_full(self) -> bool:
         return self.flow.write_paused
+
+    def _has_unread(self) -> bool:
+        """Whether the kernel holds bytes for us that the loop has not seen."""
+        count = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+        return any(count)
 
     def _count(self, num_bytes: int) -> None:
         self._header_bytes += num_bytes

@@ -175,7 +175,8 @@ class Frontend:
     def _close_unused(self) -> None:
         """Connections without a request: a client would meet a refusal on one, and on a new one another replica."""
         for connection in tuple(self._server.server_state.connections):
-            connection.shutdown()
+            assert isinstance(connection, Connection)
+            connection.retire()
 
     def _break(self, message: str) -> None:
         self._front.health.state = "failed"

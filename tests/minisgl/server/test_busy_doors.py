@@ -33,7 +33,8 @@ def test_probes_do_not_wait_for_streams_or_megabytes(tmp_path: Path) -> None:
         with (tmp_path / "load.log").open("w") as log:
             load = subprocess.Popen([*command, *lens], stdout=log, stderr=log)
         try:
-            server.wait_for(lambda: server.metric("minisgl_requests_running") == STREAMS, 60)
+            # Nearly all: at any moment some have ended whose clients have not yet sent the next.
+            server.wait_for(lambda: server.metric("minisgl_requests_running") > STREAMS // 2, 60)
             large = Large(server)
             waits: dict[str, list[float]] = {"/livez": [], "/readyz": []}
             while len(waits["/readyz"]) < PROBES or min(large.answers.values(), default=0) < 3:
