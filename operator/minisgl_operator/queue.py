@@ -4,7 +4,8 @@
                  ▲            │ offered meanwhile: once more      │ failed, or asked to come back: after a delay
                  └────────────┴───────────────────────────────────┘
 
-What is urgent, a user's change, comes before the news of pods: a thousand models that start do not delay it.
+What is urgent, a user's change, comes before the news of pods: a thousand models that start do not delay it. Nor do
+changes without end delay news for ever: what waits goes by the time that it is due, and news is due a minute later.
 Knows nothing of Kubernetes. The workers are plain tasks that outlive a restart of the watches.
 """
 
@@ -14,6 +15,7 @@ import asyncio
 import itertools
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 from minisgl_operator.api import Key
@@ -27,9 +29,11 @@ SETTLE_SECONDS = 0.1
 FIRST_RETRY_SECONDS = 0.5
 # An API server that comes back finds us healed within this time.
 LAST_RETRY_SECONDS = 15.0
+# News gives way to changes that come until this much later.
+PATIENCE_SECONDS = 60.0
 
 Work = Callable[[Key], Awaitable[float | None]]
-Place = tuple[bool, int]
+Place = tuple[float, int]
 
 
 class Queue:
@@ -38,7 +42,7 @@ class Queue:
     def __init__(self, work: Work, metrics: Metrics) -> None:
         self._work = work
         self._metrics = metrics
-        # (not urgent, order of arrival), key. One whose place `_queued` does not hold was overtaken by an urgent one.
+        # ((when it is due, order of arrival), key). One whose place `_queued` does not hold was overtaken by its key's.
         self._ready: asyncio.PriorityQueue[tuple[Place, Key]] = asyncio.PriorityQueue()
         self._arrivals = itertools.count()
         self._queued: dict[Key, Place] = {}
@@ -63,8 +67,9 @@ class Queue:
     def _enqueue(self, key: Key, urgent: bool = False) -> None:
         if timer := self._timers.pop(key, None):
             timer.cancel()
-        if key not in self._queued or (urgent and self._queued[key][0]):
-            self._queued[key] = place = (not urgent, next(self._arrivals))
+        place = (time.monotonic() + (0 if urgent else PATIENCE_SECONDS), next(self._arrivals))
+        if key not in self._queued or place < self._queued[key]:
+            self._queued[key] = place
             self._ready.put_nowait((place, key))
             self._metrics.queue_length.set(len(self._queued))
 

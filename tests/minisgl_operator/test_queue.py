@@ -195,3 +195,26 @@ def test_what_is_urgent_overtakes_what_is_not_and_counts_once() -> None:
 
     play(work, scene)
     assert order == [many[-1], B, *many[:-1]]
+
+
+def test_changes_without_end_do_not_delay_news_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "PATIENCE_SECONDS", 0.5)
+    order: list[Key] = []
+    offer: list[Callable[[Key], None]] = []
+
+    async def work(key: Key) -> None:
+        order.append(key)
+        await asyncio.sleep(0.001)
+        offer[0](Key("ns", f"edited-{len(order)}"))
+
+    async def scene(queue: Queue) -> None:
+        offer.append(lambda key: queue.offer(key, urgent=True))
+        queue.offer(B)
+        for number in range(8):  # more than there are workers
+            queue.offer(Key("ns", f"edited-at-once-{number}"), urgent=True)
+        async with asyncio.timeout(30):
+            while B not in order:  # noqa: ASYNC110 (what is awaited happens in other tasks, without a signal)
+                await asyncio.sleep(0.01)
+
+    play(work, scene)
+    assert order.index(B) >= 8
