@@ -157,6 +157,9 @@ def read_answer(job: Object, pods: list[Object], now: str) -> Answer:
             try:
                 report = Report.model_validate_json(ended.get("message", ""))
             except ValidationError:
+                logger.warning(
+                    "inspect pod=%s ended well but told no shape that is understood", pod["metadata"]["name"]
+                )
                 return Answer()
             return Answer(report=report) if _is_plausible(report.model) else Answer()
         left = termination.read(ended.get("message", ""))

@@ -68,3 +68,13 @@ def test_a_working_server_is_never_taken_for_hung(model: Path) -> None:
         time.sleep(1.5)  # idle, longer than the watchdog's time
         assert server.client.get("/livez").status_code == 200
         assert server.complete("abc", max_tokens=1).status_code == 200
+
+
+def test_a_server_that_was_frozen_whole_goes_on(model: Path) -> None:
+    with running(model, "--tp=2", "--num-tokenizer=1", IMPATIENT, fake="step=0.05") as server:
+        stream = Stream(server, max_tokens=100)
+        os.killpg(server.process.pid, signal.SIGSTOP)
+        time.sleep(5)
+        os.killpg(server.process.pid, signal.SIGCONT)
+        assert stream.last(60) == "data: [DONE]"
+        assert server.complete("abc", max_tokens=1).status_code == 200

@@ -9,6 +9,7 @@ starting ──all ready──► opening ──front end ready──► running
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 import traceback
@@ -52,6 +53,7 @@ class Tree:
         self._children: list[Child] = []
         self._opened = self._running = False
         self._drain_deadline: float | None = None
+        self._looked_at, self._awake_since = started_at, -math.inf
         configs = child_configs(args, ipc, listen_fd, started_at)
         self._heartbeats = Heartbeats(ipc, len(configs))
         self._configs, self._modules = configs, modules
@@ -163,11 +165,16 @@ class Tree:
         return may_leave and child is self._front and not child.is_alive and child.process.returncode == 0
 
     def _look_for_the_hanging(self) -> None:
+        limit, now = self._args.watchdog_timeout_seconds, time.monotonic()
+        if now - self._looked_at > max(limit / 2, 2 * TICK_SECONDS):
+            # We stood still ourselves, as in a container that is frozen: so did the children, who beat again soon.
+            self._awake_since = now
+        self._looked_at = now
         if not self._running:
             return
         for child in self._children:
-            age = self._heartbeats.age_seconds(child.config.heartbeat_slot)
-            if age > self._args.watchdog_timeout_seconds:
+            age = min(self._heartbeats.age_seconds(child.config.heartbeat_slot), now - self._awake_since)
+            if age > limit:
                 self.culprit = child.config
                 self._ask_for_stacks()
                 # At once: a child that was stopped has to go on for its stacks, and would pass for well meanwhile.
