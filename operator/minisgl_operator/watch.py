@@ -18,7 +18,7 @@ import kopf
 
 from minisgl_operator import api
 from minisgl_operator.api import Key
-from minisgl_operator.cluster import KubernetesCluster
+from minisgl_operator.cluster import PAGE, KubernetesCluster
 from minisgl_operator.errors import ApiError
 from minisgl_operator.handlers import CHILDREN, PODS, REGISTRY
 from minisgl_operator.metrics import Metrics
@@ -44,6 +44,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300  # a fresh watch every five minutes ...
     settings.watching.client_timeout = 330  # ... even if the server forgets
     settings.watching.connect_timeout = 15
+    settings.watching.chunk_size = PAGE
+    settings.queueing.idle_timeout = 1  # default 5: each object is held that long, and the first lists bring thousands
     for resource in CHILDREN:
         settings.watching.label_selectors[resource] = api.MODEL_LABEL
     # Also the pods of inspections, which do not carry the model's label.

@@ -75,6 +75,8 @@ def test_a_server_that_was_frozen_whole_goes_on(model: Path) -> None:
         stream = Stream(server, max_tokens=100)
         os.killpg(server.process.pid, signal.SIGSTOP)
         time.sleep(5)
+        os.kill(server.process.pid, signal.SIGCONT)  # whoever is woken first sees the others' silence
+        time.sleep(1)
         os.killpg(server.process.pid, signal.SIGCONT)
         assert stream.last(60) == "data: [DONE]"
         assert server.complete("abc", max_tokens=1).status_code == 200
