@@ -72,11 +72,13 @@ def test_a_working_server_is_never_taken_for_hung(model: Path) -> None:
 
 def test_a_server_that_was_frozen_whole_goes_on(model: Path) -> None:
     with running(model, "--tp=2", "--num-tokenizer=1", IMPATIENT, fake="step=0.05") as server:
-        stream = Stream(server, max_tokens=100)
-        os.killpg(server.process.pid, signal.SIGSTOP)
+        stream, (main, *others) = Stream(server, max_tokens=100), list(server.pids().values())
+        for pid in (main, *others):
+            os.kill(pid, signal.SIGSTOP)
         time.sleep(5)
-        os.kill(server.process.pid, signal.SIGCONT)  # whoever is woken first sees the others' silence
+        os.kill(main, signal.SIGCONT)  # whoever is woken first sees the others' silence
         time.sleep(1)
-        os.killpg(server.process.pid, signal.SIGCONT)
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
         assert stream.last(60) == "data: [DONE]"
         assert server.complete("abc", max_tokens=1).status_code == 200
