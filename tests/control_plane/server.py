@@ -102,8 +102,7 @@ class ControlPlane:
         config = self.kubeconfig(self.url, ADMIN_TOKEN, self._folder / "controllers.kubeconfig")
         self._spawn("kube-controller-manager", f"--kubeconfig={config}", f"--controllers={','.join(names)}",
                     "--leader-elect=false", f"--secure-port={free_port()}", "--bind-address=127.0.0.1",
-                    f"--cert-dir={self._folder}/controllers", "--kube-api-qps=400", "--kube-api-burst=800",
-                    "--concurrent-deployment-syncs=10", "--concurrent-replicaset-syncs=10", *flags)  # fmt: skip
+                    f"--cert-dir={self._folder}/controllers", *flags)  # fmt: skip
 
     def kubeconfig(self, server: str, token: str, path: Path) -> Path:
         """Write a kubeconfig."""
