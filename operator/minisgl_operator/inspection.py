@@ -70,13 +70,14 @@ class Foresight:
         is_usable = known.get("revision") == revision and _is_readable(known)
         self._known: Object = known if is_usable else {"revision": revision}
 
-    async def admit(self, live: Object | None) -> Object:
+    async def admit(self, live: Object | None, *, may_ask: bool = True) -> Object:
         """The plan, if the wanted Deployment may take the place of `live`; else raises Held.
 
-        Pods that are there already are never judged: only another template is.
+        `may_ask`: a Job's pod could run; where it could not, the model's pods themselves tell. Pods that are there
+        already are never judged: only another template is.
         """
         changes = live is None or _template(live) != _template(self._wanted)
-        if changes and "model" not in self._known:
+        if changes and may_ask and "model" not in self._known:
             await self._ask(has_pods=live is not None)
         if "model" not in self._known:
             return self._known

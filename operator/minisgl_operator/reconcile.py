@@ -20,7 +20,7 @@ from minisgl_operator import status, timeline
 from minisgl_operator.answers import Answers
 from minisgl_operator.api import Key, Spec
 from minisgl_operator.build import children
-from minisgl_operator.build.claims import claims_of, judge_claims
+from minisgl_operator.build.claims import are_taken, claims_of, judge_claims
 from minisgl_operator.cluster import Cluster
 from minisgl_operator.diagnosis import read_admission
 from minisgl_operator.drift import Work, check_owners, compare
@@ -175,7 +175,8 @@ class Reconciler:
         spec = parse(model["spec"])
         plan = children(key, model["metadata"]["uid"], spec, self._settings, stored[Child.DEPLOYMENT])
         check_owners(key, model, {child: stored[child] for child in plan if child in stored})
-        hint = judge_claims(spec, plan[Child.DEPLOYMENT], await self._claims(key, spec))
+        claims = await self._claims(key, spec)
+        hint = judge_claims(spec, plan[Child.DEPLOYMENT], claims)
         work = compare(model, plan, stored)
         if spec.pause:
             return Outcome(hint, _rest(work))
@@ -184,7 +185,7 @@ class Reconciler:
         for child, wanted in plan.items():
             if child is Child.DEPLOYMENT:
                 try:
-                    memory = await foresight.admit(stored[child])
+                    memory = await foresight.admit(stored[child], may_ask=not are_taken(stored[child], claims))
                 except Held:
                     await self._scale(key, stored, spec.replicas)
                     raise

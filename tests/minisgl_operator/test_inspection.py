@@ -344,10 +344,36 @@ def test_its_pod_may_run_beside_the_models_pods_that_keep_apart() -> None:
     apart = {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname"}]}
     term = {"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}
     nodes = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
-    job = build(podTemplate={"spec": {"affinity": {"podAntiAffinity": apart, "nodeAffinity": nodes}}})
+    elsewhere = {"source": "hf://org/name", "revision": "a" * 40}
+    job = build(model=elsewhere, podTemplate={"spec": {"affinity": {"podAntiAffinity": apart, "nodeAffinity": nodes}}})
     assert job["spec"]["template"]["spec"]["affinity"] == {"nodeAffinity": nodes}
-    job = build(podTemplate={"spec": {"affinity": {"podAntiAffinity": apart}}})
+    job = build(model=elsewhere, podTemplate={"spec": {"affinity": {"podAntiAffinity": apart}}})
     assert "affinity" not in job["spec"]["template"]["spec"]
+
+
+def test_its_pod_goes_where_the_models_pods_have_the_claim_if_there_is_room() -> None:
+    affinity = build(podTemplate={"spec": {"affinity": {"podAntiAffinity": {}}}})["spec"]["template"]["spec"][
+        "affinity"
+    ]
+    assert affinity.keys() == {"podAffinity"}
+    ((preferred,),) = affinity["podAffinity"].values()
+    assert preferred["podAffinityTerm"]["labelSelector"]["matchLabels"] == {api.MODEL_LABEL: "smollm2"}
+
+
+def test_a_claim_for_one_pod_that_a_pod_has_is_not_inspected_beside_it() -> None:
+    stage = Stage(rollout={"maxSurge": 0, "maxUnavailable": 1})
+    stage.cluster.create_claim("models", "ReadWriteOncePod")
+    stage.reconcile()
+    assert len(stage.jobs) == 1, "nobody has it yet"
+    stage.cluster.run_pods(stage.key)
+    stage.reconcile()
+    stage.finished_jobs_go()
+    stage.cluster.inspection = a_running_inspection()  # as one that waits for the volume
+    stage.cluster.edit_model(stage.key, model={"source": "pvc://models/other"})
+    stage.reconcile()
+    assert stage.jobs == []
+    deployment = stage.cluster.objects[Child.DEPLOYMENT.plural, *stage.key]
+    assert "--model-path=/models/other" in json.dumps(deployment)
 
 
 def test_its_pod_neither_serves_nor_counts() -> None:

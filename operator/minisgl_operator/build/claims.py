@@ -15,7 +15,7 @@ from minisgl_operator.build.source import claim_of
 from minisgl_operator.errors import SpecError
 from minisgl_operator.objects import Object
 
-MANY = {"ReadOnlyMany", "ReadWriteMany"}
+MANY, ONE_POD = {"ReadOnlyMany", "ReadWriteMany"}, "ReadWriteOncePod"
 
 
 def claims_of(spec: Spec) -> dict[str, str]:
@@ -38,12 +38,12 @@ def judge_claims(spec: Spec, deployment: Object, found: Mapping[str, Object]) ->
     num_pods = replicas + surge
     hints = []
     for name, field in claims_of(spec).items():
-        modes = found.get(name, {}).get("spec", {}).get("accessModes", [])
+        modes = _modes(found.get(name, {}))
         if num_pods <= 1 or not modes or MANY & set(modes):
             continue
         count = f"{replicas} {'replica' if replicas == 1 else 'replicas'}"
         count += f" and {surge} more during a rollout" if surge else ""
-        if "ReadWriteOncePod" in modes:
+        if ONE_POD in modes:
             raise SpecError(
                 f"{field}: claim {name} is ReadWriteOncePod, so one pod alone may use it, but there would be {count}; "
                 "use a claim of mode ReadWriteMany or ReadOnlyMany, or set replicas to 1, rollout.maxSurge to 0 and "
@@ -54,6 +54,17 @@ def judge_claims(spec: Spec, deployment: Object, found: Mapping[str, Object]) ->
             "waits for the volume for ever (with mode ReadWriteMany or ReadOnlyMany they may spread)"
         )
     return "; ".join(hints)
+
+
+def are_taken(deployment: Object | None, found: Mapping[str, Object]) -> bool:
+    """Whether a pod of the live Deployment has a claim that no other pod, and no inspection's, can mount beside it."""
+    num_pods = (deployment or {}).get("status", {}).get("replicas", 0)
+    return num_pods > 0 and any(ONE_POD in _modes(claim) for claim in found.values())
+
+
+def _modes(claim: Object) -> list[str]:
+    modes: list[str] = claim.get("spec", {}).get("accessModes", [])
+    return modes
 
 
 def _surge(deployment: Object, replicas: int) -> int:

@@ -49,7 +49,7 @@ def build_inspection(key: Key, uid: str, deployment: Object) -> Object:
         "template": {
             "metadata": {"labels": labels | {"app.kubernetes.io/component": "inspect", api.INSPECTS_LABEL: key.name}},
             "spec": {name: value for name, value in template.items() if name not in SERVES}
-            | _affinity(template)
+            | _affinity(template, key.name)
             | {"restartPolicy": "Never", "containers": [container]},
         },
     }
@@ -57,7 +57,14 @@ def build_inspection(key: Key, uid: str, deployment: Object) -> Object:
     return seal({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
 
 
-def _affinity(template: Object) -> Object:
-    """To nodes, and not to pods: one that keeps its replicas apart would keep it away from every node that has one."""
+def _affinity(template: Object, model: str) -> Object:
+    """Nodes as the model's pods want them. To pods not: one that keeps its replicas apart would keep it away from every
+    node that has one. But a claim may be usable on the node of the model's pods alone: there, if there is room.
+    """
     nodes = template.get("affinity", {}).get("nodeAffinity")
-    return {"affinity": {"nodeAffinity": nodes}} if nodes else {}
+    affinity = {"nodeAffinity": nodes} if nodes else {}
+    if any("persistentVolumeClaim" in volume for volume in template["volumes"]):
+        term = {"labelSelector": {"matchLabels": {api.MODEL_LABEL: model}}, "topologyKey": "kubernetes.io/hostname"}
+        near = {"weight": 100, "podAffinityTerm": term}
+        affinity["podAffinity"] = {"preferredDuringSchedulingIgnoredDuringExecution": [near]}
+    return {"affinity": affinity} if affinity else {}
