@@ -35,7 +35,7 @@ class Metrics:
         )
         self.models = Gauge(
             "minisgl_operator_models",
-            "Models by the condition that is true (Ready, Reconciling, Stalled).",
+            "Models by the condition that is true (Ready, Reconciling, Stalled). Told by operators that wait, too.",
             ["condition"],
             registry=self.registry,
         )
