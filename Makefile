@@ -7,7 +7,7 @@ CLUSTER := PYTHONPATH=tests python3 -m cluster
 PYTEST := $(PY) -m pytest -q
 UNIT := tests/minisgl tests/minisgl_operator tests/contract tests/faults
 .DEFAULT_GOAL := help
-.PHONY: help demo test venv model cluster-build cluster-up cluster-down kubeconfig image generate lint test-unit \
+.PHONY: help demo test venv model cluster-build cluster-up cluster-down kubeconfig image image-cuda generate lint test-unit \
         test-charts test-control-plane test-e2e unit-phase charts-phase control-plane-phase e2e-phase load draws faults figures clean-cache
 
 help:  ## this list
@@ -61,6 +61,9 @@ kubeconfig:  ## print the path of its kubeconfig
 
 image: venv-quiet  ## build all images from their Dockerfiles and load them into the running cluster; prints their names
 	@$(CLUSTER) image
+
+image-cuda:  ## build the runtime's image for GPUs and look into it; prints its name (35 GiB of disk, minutes)
+	@$(CLUSTER) image-cuda
 
 generate: venv-quiet  ## write all that is derived: CRD, RBAC, value schemas, argument tables, versions
 	@$(PY) -m minisgl_operator.generate

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 
-from cluster import images, lifecycle
+from cluster import cuda_image, images, lifecycle
 from cluster.leftovers import find_leftovers
 from cluster.paths import AUDIT, BIN, CACHE, KUBECONFIG, LOGS
 from cluster.say import ClusterError, say
@@ -38,6 +38,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("build", help="install and build what is missing: packages, programs, the base image")
     commands.add_parser("image", help="build all images, load them where a cluster runs, print their names")
+    commands.add_parser("image-cuda", help="build the runtime's image for GPUs and look into it (35 GiB of disk)")
     commands.add_parser("up", help="start the cluster, or bring the running one up to date")
     commands.add_parser("down", help="end it; leaves no process, mount, link or cgroup")
     commands.add_parser("check-clean", help="list what an ended cluster left behind; exit 1 if there is anything")
@@ -82,6 +83,8 @@ def change(command: str) -> None:
             lifecycle.build()
         case "image":
             print("\n".join(lifecycle.image()))
+        case "image-cuda":
+            print(cuda_image.build())
         case "up":
             lifecycle.up()
         case "down":

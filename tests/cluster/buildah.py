@@ -101,10 +101,10 @@ def _build_base(kind: str) -> None:
         fresh.unlink(missing_ok=True)
         with phase(f"build the base image for {kind}s (mmdebstrap)"):
             given = (packages, codename(), fresh, sources, variant, last)
-            _isolated("base", BASE_SCRIPT, *given, timeout=BASE_SECONDS)
+            isolated("base", BASE_SCRIPT, *given, timeout=BASE_SECONDS)
         fresh.replace(tar)
     with phase(f"commit the base image for {kind}s"):
-        _isolated("base", COMMIT_SCRIPT, tar, base_image(kind), timeout=BUILD_SECONDS)
+        isolated("base", COMMIT_SCRIPT, tar, base_image(kind), timeout=BUILD_SECONDS)
     marker.touch()
 
 
@@ -120,10 +120,10 @@ def build_dockerfile(dockerfile: Path, name: str, target: Path, stage: str = "",
         settings.flush()
         until = f"--target={stage}" if stage else ""
         given = (*bases, name, dockerfile, target, until, settings.name, ROOT)
-        _isolated(target.stem, BUILD_SCRIPT, *given, timeout=BUILD_SECONDS)
+        isolated(target.stem, BUILD_SCRIPT, *given, timeout=BUILD_SECONDS)
 
 
-def _isolated(log: str, script: str, *arguments: object, timeout: float) -> None:
+def isolated(log: str, script: str, *arguments: object, timeout: float) -> None:
     """Run a shell script with mounts, processes and temporary files of its own."""
     temporary, runroot = WHERE / "tmp", WHERE / "run"
     for folder in (temporary, runroot):
