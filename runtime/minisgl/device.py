@@ -1,7 +1,7 @@
 """What this machine gives one process: devices, and matrix instructions that do not crash.
 
 Call `prepare_cpu` before torch is imported (torch reads its environment once); this module imports torch only inside
-`resolve_device`. It knows nothing of models or launch arguments.
+functions. It knows nothing of models or launch arguments.
 """
 
 from __future__ import annotations
@@ -78,6 +78,13 @@ def resolve_device(wanted: str) -> str:
             "--device cuda: no NVIDIA GPU is visible to this process; give the pod a GPU or use --device cpu",
         )
     return "cpu"
+
+
+def generation() -> list[str]:
+    """The GPU's here, as compilers call it: ["sm90"] of an H100 or H200; empty without a GPU."""
+    import torch
+
+    return [f"sm{torch.cuda.get_device_capability()[0]}0"] if torch.cuda.is_available() else []
 
 
 def check_devices(device: str, ranks: int, visible: int) -> None:

@@ -6,6 +6,7 @@ import torch
 
 from minisgl.attention import backends
 from minisgl.kvcache.pool import FP8, KVPool, narrow
+from minisgl.plan.shapes import Shape
 
 LAYERS, NUM_TOKENS = 2, 6144
 SHAPES = [(16, 8, 128), (40, 8, 128), (32, 8, 128), (14, 2, 64), (9, 3, 64), (8, 8, 128), (16, 4, 256)]
@@ -29,7 +30,7 @@ def fill(pool: KVPool) -> None:
             layer.view(torch.uint8).copy_((narrow(numbers) if pool.is_narrow else numbers).view(torch.uint8))
 
 
-@pytest.mark.parametrize("name", ["fi"])
+@pytest.mark.parametrize("name", ["fi", "fa", "fa,fi", "torch,fa"])
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), SHAPES)
 @pytest.mark.parametrize("page_size", [1, 16, 64, 256])
 def test_a_backend_equals_plain_torch(name: str, heads: int, kv_heads: int, dim: int, page_size: int) -> None:
@@ -106,24 +107,42 @@ def compare(
 
 
 FROZEN = {
-    "decode": ((4, 4), [(5, 1), (200, 1), (33, 1)]),
-    "padded decode": ((256, 256), [(5, 1), (200, 1), (33, 1), (16, 1)]),
-    "prefill": ((128, 8), [(0, 33), (0, 77)]),
-    "whole prefill": ((128, 8), [(0, 128)]),
-    "chunks": ((512, 8), [(64, 100), (17, 300)]),
-    "mixed": ((320, 256), [(5, 1), (200, 1), (0, 200)]),
+    "decode": (Shape(4, 4, 0), [(5, 1), (200, 1), (33, 1)]),
+    "padded decode": (Shape(256, 256, 0), [(5, 1), (200, 1), (33, 1), (16, 1)]),
+    "prefill": (Shape(128, 8, 8), [(0, 33), (0, 77)]),
+    "whole prefill": (Shape(128, 8, 8), [(0, 128)]),
+    "chunks": (Shape(512, 8, 8), [(64, 100), (17, 300)]),
+    "few": (Shape(128, 8, 8), [(5, 1), (200, 1), (0, 100)]),
+    "many": (Shape(320, 256, 256), [(5, 1), (200, 1), (0, 200)]),
+    "prompts apart": (Shape(320, 256, 16), [(5, 1), (200, 1), (33, 1), (0, 200), (70, 20)]),
+    "prompts alone": (Shape(320, 256, 16), [(0, 200), (70, 20)]),
 }
 
 
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "dim", "cache_dtype"),
-    [(16, 8, 128, None), (14, 2, 64, None), (16, 4, 256, None), (16, 8, 128, FP8), (14, 2, 64, FP8)],
+    ("name", "heads", "kv_heads", "dim", "cache_dtype"),
+    [
+        ("fi", 16, 8, 128, None),
+        ("fi", 14, 2, 64, None),
+        ("fi", 16, 4, 256, None),
+        ("fi", 16, 8, 128, FP8),
+        ("fi", 14, 2, 64, FP8),
+        ("fa", 16, 8, 128, None),
+        ("fa", 14, 2, 64, None),
+        ("fa,fi", 16, 8, 128, None),
+        ("fa,fi", 40, 8, 128, None),
+        ("fi,fa", 16, 8, 128, None),
+    ],
 )
-def test_frozen_steps_equal_eager_ones(heads: int, kv_heads: int, dim: int, cache_dtype: torch.dtype | None) -> None:
+@pytest.mark.parametrize("page_size", [16, 128])
+def test_frozen_steps_equal_eager_ones(
+    name: str, heads: int, kv_heads: int, dim: int, cache_dtype: torch.dtype | None, page_size: int
+) -> None:
+    num_pages = NUM_TOKENS // page_size
     pool = KVPool(
-        num_layers=1,
-        num_pages=256,
-        page_size=16,
+        num_layers=2,
+        num_pages=num_pages,
+        page_size=page_size,
         num_kv_heads=kv_heads,
         head_dim=dim,
         dtype=torch.bfloat16,
@@ -131,19 +150,22 @@ def test_frozen_steps_equal_eager_ones(heads: int, kv_heads: int, dim: int, cach
         cache_dtype=cache_dtype,
     )
     fill(pool)
-    eager = backends.build("fi", pool, heads)
-    frozen = eager.freeze([shape for shape, _ in FROZEN.values()], 40)
-    assert frozen is not None
+    eager = backends.build(name, pool, heads)
+    cases = {case: step for case, step in FROZEN.items() if cache_dtype is None or not step[0].is_apart}
+    most_pages = -(-640 // page_size)
+    frozen = eager.freeze([shape for shape, _ in cases.values()], most_pages)
     for _ in range(2):  # each one's plan comes after another's, in memory that they share
-        for twin, (name, ((tokens, _), parts)) in zip(frozen, FROZEN.items(), strict=True):
+        for twin, (case, ((tokens, _, _), parts)) in zip(frozen, cases.items(), strict=True):
             starts, counts = (np.array(column, np.int32) for column in zip(*parts, strict=True))
-            pages = np.random.default_rng(1).permutation(256)[: len(parts) * 40].astype(np.int32).reshape(-1, 40)
+            shuffled = np.random.default_rng(1).permutation(num_pages).astype(np.int32)
+            pages = shuffled[: len(parts) * most_pages].reshape(-1, most_pages)
             q, k, v = (
                 torch.randn(tokens, n, dim, dtype=torch.bfloat16, device="cuda") for n in (heads, kv_heads, kv_heads)
             )
             real = int(counts.sum())
             eager.begin(starts, counts, pages)
-            expected = eager.attend(0, q[:real], k[:real], v[:real]).clone()
+            expected = [eager.attend(layer, q[:real], k[:real], v[:real]).clone() for layer in range(2)]
             twin.begin(starts, counts, pages)
             tolerance = 5e-2 if cache_dtype is not None else 1e-2
-            assert relative_error(twin.attend(0, q, k, v)[:real], expected) < tolerance, name
+            for layer in range(2):
+                assert relative_error(twin.attend(layer, q, k, v)[:real], expected[layer]) < tolerance, case

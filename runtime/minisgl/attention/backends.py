@@ -5,27 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 
+from minisgl.attention import flash
 from minisgl.attention.base import AttentionBackend
 from minisgl.attention.native import NativeAttention
 from minisgl.attention.pair import PairAttention
 from minisgl.attention.torch import TorchAttention
-from minisgl.device import has_avx512
+from minisgl.device import generation, has_avx512
 from minisgl.kernels import native
 from minisgl.kvcache.pool import KVPool
-from minisgl.plan.config import AVX512, COMPILER
-
-MODULES = {"flash-attn": "flash_attn", "flashinfer-python": "flashinfer"}  # distribution -> what is imported
+from minisgl.plan.config import AVX512, COMPILER, FLASHINFER
 
 
 def installed() -> list[str]:
     """What this machine has of all that `EngineConfig.resolve` asks for."""
-    found = [package for package, module in MODULES.items() if find_spec(module)]
-    found += [COMPILER] if native.is_usable() else []
-    return [*found, AVX512] if has_avx512() else found
+    has = {
+        FLASHINFER: find_spec("flashinfer") is not None,
+        COMPILER: native.is_usable(),
+        AVX512: has_avx512(),
+    }
+    return flash.installed() + generation() + [name for name, is_there in has.items() if is_there]
 
 
 def build(names: str, pool: KVPool, num_heads: int) -> AttentionBackend:
-    """`names`: "torch", "fi", or a pair "prefill,decode"."""
+    """`names`: "torch", "fa", "fi", "native", or a pair "prefill,decode"."""
     prefill, _, decode = names.partition(",")
     first = BUILDERS[prefill](pool, num_heads)
     return PairAttention(first, BUILDERS[decode](pool, num_heads)) if decode else first
@@ -41,8 +43,15 @@ def _flashinfer(pool: KVPool, num_heads: int) -> AttentionBackend:
     return FlashInferAttention(pool, num_heads)
 
 
+def _flash(pool: KVPool, num_heads: int) -> AttentionBackend:
+    from minisgl.attention.fa import FlashAttention
+
+    return FlashAttention(pool, num_heads)
+
+
 BUILDERS: dict[str, Callable[[KVPool, int], AttentionBackend]] = {
     "torch": TorchAttention,
     "native": _native,
+    "fa": _flash,
     "fi": _flashinfer,
 }

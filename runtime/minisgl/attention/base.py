@@ -8,12 +8,45 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from minisgl.attention.geometry import Paged
 from minisgl.kvcache.pool import KVPool
+from minisgl.plan.shapes import Shape
+
+
+class Part(NamedTuple):
+    """The requests of a captured step that one kernel attends, in memory that never moves."""
+
+    device: Paged
+    most_pages: int  # of a request
+    tokens: int  # most queries; where each request has one, as many as requests
+    is_decode: bool
+    plan: torch.Tensor  # bytes on the device, for how a kernel shares the work among processors
+
+
+class Half(ABC):
+    """A kernel for a `Part` of captured steps."""
+
+    @abstractmethod
+    def plan(self, host: Paged, lengths: torch.Tensor, pinned: torch.Tensor) -> None:
+        """Before a step: `host` is what the device is going to have, `lengths` int32 [requests] in tokens, `pinned` as
+        large as `Part.plan`.
+        """
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """In the graph, before the first layer: what all layers share."""
+
+    @abstractmethod
+    def attend(self, layer: int, q: torch.Tensor, out: torch.Tensor) -> None:
+        """In the graph: the part's queries of q [tokens, heads, head_dim] to the same lines of `out`, and nothing to
+        those before them. For a decode part, lines that are padding are overwritten.
+        """
 
 
 class AttentionBackend(ABC):
@@ -36,12 +69,14 @@ class AttentionBackend(ABC):
         view as rows. Returns [tokens, heads * head_dim].
         """
 
-    def attend_stored(self, layer: int, q: torch.Tensor) -> torch.Tensor:
-        """As `attend`, when the caller has stored k and v at `slots`; q is contiguous."""
+    def attend_stored(self, layer: int, q: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """As `attend`, when the caller has stored k and v at `slots`; q and `out`, of its shape, are contiguous."""
         raise NotImplementedError
 
-    def freeze(self, shapes: Sequence[tuple[int, int]], most_pages: int) -> list[AttentionBackend] | None:
-        """Twins for CUDA graphs: steps of at most so many (tokens, requests), each request of at most `most_pages`
-        pages; where both numbers are equal, each request has one token. None: this backend cannot be captured.
-        """
-        return None
+    def halves(self, parts: Sequence[Part]) -> list[Half]:
+        """This backend's kernels for captured steps, one for each part; the configuration asks only where there are."""
+        raise NotImplementedError
+
+    def freeze(self, shapes: Sequence[Shape], most_pages: int) -> list[AttentionBackend]:
+        """Twins for CUDA graphs, one for each shape; every request has at most `most_pages` pages."""
+        raise NotImplementedError

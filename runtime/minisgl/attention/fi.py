@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from minisgl.attention import geometry
-from minisgl.attention.base import AttentionBackend
-from minisgl.attention.frozen import FrozenAttention, Layout, Room, is_hopper
-from minisgl.attention.narrow import NarrowDecode
+from minisgl.attention.base import AttentionBackend, Half, Part
+from minisgl.attention.fi_half import FlashInferHalf
+from minisgl.attention.frozen import freeze
+from minisgl.attention.narrow import HOPPER, NarrowDecode, NarrowHalf
 from minisgl.errors import StartError
 from minisgl.kvcache.pool import KVPool
-from minisgl.plan.shapes import split_bytes
+from minisgl.plan.shapes import Shape, split_bytes
 from minisgl.termination import Reason
 
 WORKSPACE_BYTES = 256 * 2**20  # FlashInfer's for partial results of split requests
@@ -86,8 +87,8 @@ class FlashInferAttention(AttentionBackend):
         self.pool.store(layer, self.slots, k.flatten(1), v.flatten(1))
         return self.attend_stored(layer, q.contiguous())
 
-    def attend_stored(self, layer: int, q: torch.Tensor) -> torch.Tensor:
-        out = torch.empty_like(q)  # given one, it does not fill one with zeros first
+    def attend_stored(self, layer: int, q: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        out = torch.empty_like(q) if out is None else out  # given one, FlashInfer does not fill one with zeros first
         single, cache = self._num_single, (self.pool.k[layer], self.pool.v[layer])
         if single and self._narrow is not None:
             self._narrow.attend(layer, q[:single], self._in_use, self._prepared, out[:single])
@@ -97,15 +98,26 @@ class FlashInferAttention(AttentionBackend):
             self._prefill.run(q[single:], cache, out=out[single:])
         return out.flatten(1)
 
-    def freeze(self, shapes: Sequence[tuple[int, int]], most_pages: int) -> list[AttentionBackend]:
-        layouts = [Layout(tokens, requests, most_pages) for tokens, requests in shapes]
-        room = Room(self.pool, self.num_heads, layouts)
-        needed = split_bytes(shapes, self.num_heads, self.pool.num_kv_heads, self.pool.k.shape[-1])
+    def halves(self, parts: Sequence[Part]) -> list[Half]:
+        narrow, planned = self._narrow, [part for part in parts if self._narrow is None or not part.is_decode]
+        sizes = [(part.tokens, len(part.device.last)) for part in planned]
+        needed = split_bytes(sizes, self.num_heads, self.pool.num_kv_heads, self.pool.k.shape[-1])
         workspace = self.workspace
         if needed > workspace.numel() and (self.pool.is_narrow or not is_hopper(self.pool)):
             workspace = torch.zeros(needed, dtype=torch.uint8, device=self.pool.k.device)
-        with_narrow = workspace, self._narrow
-        return [FrozenAttention(library(), *with_narrow, self.pool, self.num_heads, each, room) for each in layouts]
+        return [
+            NarrowHalf(narrow, part)
+            if narrow is not None and part.is_decode
+            else FlashInferHalf(library(), workspace, self.pool, self.num_heads, part)
+            for part in parts
+        ]
+
+    def freeze(self, shapes: Sequence[Shape], most_pages: int) -> list[AttentionBackend]:
+        return freeze(self, self, shapes, most_pages)
+
+
+def is_hopper(pool: KVPool) -> bool:
+    return torch.cuda.get_device_capability(pool.k.device)[0] == HOPPER
 
 
 class _Plans:

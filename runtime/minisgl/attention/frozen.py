@@ -1,12 +1,18 @@
-"""FlashInfer for CUDA graphs: steps of a fixed shape, with buffers that never move.
+"""Attention in CUDA graphs: steps of a fixed shape, with buffers that never move.
 
-All shapes share their memory, since only one is in use at a time:
+A step's requests with one token and its prompts may be attended by two kernels, each with a `Part` of its own. All
+shapes share their memory, since only one is in use at a time:
 
-    words   [ slots | queries | bounds | last | indices ....... )     what kernels read of a step: one copy brings it
-    plan    how FlashInfer shares the work among processors: it brings that itself, from pinned memory
+    words   [ slots | singles: queries bounds last | prompts: queries bounds last | indices ...... )
+    plans   how each part's kernel shares the work among processors: it brings that itself, from pinned memory
     out     what attention gives; padding reads what an earlier step left there
 
-Pinned memory comes in twos: a step's copies may wait on the device while the next step is written.
+One copy brings the words as far as they are used. Pinned memory comes in twos: a step's copies may wait on the device
+while the next step is written. In a step with both parts, singles come first, and what their padding writes is
+overwritten by the prompts, whose queries begin where the real singles end:
+
+    out     [ single single single (padding) (padding) ... ]
+            [                      prompt    prompt    ... ]
 """
 
 from __future__ import annotations
@@ -19,47 +25,55 @@ import torch
 from numpy.typing import NDArray
 
 from minisgl.attention import geometry
-from minisgl.attention.base import AttentionBackend
-from minisgl.attention.narrow import NarrowDecode
+from minisgl.attention.base import AttentionBackend, Half, Part
+from minisgl.attention.geometry import Paged
 from minisgl.kvcache.pool import KVPool
+from minisgl.plan.shapes import Shape
 
 PLAN_BYTES = 8 * 2**20  # FlashInfer's own choice
 ALIGNED = 4  # words: 16 bytes
-BLOCKS_PER_PROCESSOR = 2  # FlashInfer splits requests until there are so many
 
 
-class _Views(NamedTuple):
-    """Of a step's words. `slots` int64 [tokens], the rest int32."""
+class Views(NamedTuple):
+    """Of a step's words, of which a part that the shape does not have is empty."""
 
-    slots: Any
-    queries: Any  # where each request's tokens begin, and the end
-    bounds: Any  # the same for its pages in `indices`
-    last: Any  # tokens in each request's last page
-    indices: Any
+    slots: Any  # int64 [tokens]; the rest is int32
+    singles: Paged
+    prompts: Paged
 
 
 class Layout(NamedTuple):
-    """A shape's lengths."""
+    """A shape's words."""
 
-    tokens: int
-    requests: int
+    shape: Shape
     most_pages: int  # per request
 
     @property
+    def num_singles(self) -> int:
+        """Places for requests with one token that have a kernel of their own."""
+        return self.shape.requests if self.shape.is_decode or self.shape.is_apart else 0
+
+    @property
+    def num_places(self) -> int:
+        return self.num_singles + self.shape.prompts
+
+    @property
     def lengths(self) -> tuple[int, ...]:
-        counts = self.requests + 1, self.requests + 1, self.requests, self.requests * self.most_pages
-        return 2 * self.tokens, *counts
+        singles, prompts = self.num_singles, self.shape.prompts
+        parts = singles + 1, singles + 1, singles, prompts + 1, prompts + 1, prompts
+        return 2 * self.shape.tokens, *parts, self.num_places * self.most_pages
 
     @property
     def num_words(self) -> int:
         return sum(-(-length // ALIGNED) * ALIGNED for length in self.lengths)
 
-    def cut(self, words: torch.Tensor) -> _Views:
-        parts, at = [], 0
+    def cut(self, words: torch.Tensor) -> Views:
+        found, at = [], 0
         for length in self.lengths:
-            parts.append(words[at : at + length])
+            found.append(words[at : at + length])
             at += -(-length // ALIGNED) * ALIGNED
-        return _Views(parts[0].view(torch.int64), *parts[1:])
+        slots, a, b, c, d, e, f, indices = found
+        return Views(slots.view(torch.int64), Paged(a, b, c, indices), Paged(d, e, f, indices))
 
 
 class Room:
@@ -67,9 +81,9 @@ class Room:
 
     def __init__(self, pool: KVPool, num_heads: int, layouts: Sequence[Layout]) -> None:
         device, most_words = pool.k.device, max(layout.num_words for layout in layouts)
-        most_tokens = max(layout.tokens for layout in layouts)
+        most_tokens = max(layout.shape.tokens for layout in layouts)
         self.words = torch.zeros(most_words, dtype=torch.int32, device=device)
-        self.plan = torch.empty(PLAN_BYTES, dtype=torch.uint8, device=device)
+        self.plans = [torch.empty(PLAN_BYTES, dtype=torch.uint8, device=device) for _ in range(2)]
         self.out = torch.zeros(most_tokens, num_heads, pool.k.shape[-1], dtype=pool.dtype, device=device)
         self.places = [_Place(most_words) for _ in range(2)]
         self._turn = 0
@@ -80,138 +94,102 @@ class Room:
         self.places[self._turn].copied.synchronize()
         return self._turn
 
-
-def _processors(pool: KVPool) -> int:
-    return int(torch.cuda.get_device_properties(pool.k.device).multi_processor_count)
-
-
-def is_hopper(pool: KVPool) -> bool:
-    return torch.cuda.get_device_capability(pool.k.device)[0] == 9
+    def parts(self, layout: Layout) -> list[Part]:
+        """Singles, then prompts, as the shape has them."""
+        views, shape, pages = layout.cut(self.words), layout.shape, layout.most_pages
+        singles = Part(views.singles, pages, layout.num_singles, is_decode=True, plan=self.plans[0])
+        prompts = Part(views.prompts, pages, shape.tokens, is_decode=False, plan=self.plans[1])
+        return [singles] * bool(layout.num_singles) + [prompts] * bool(shape.prompts)
 
 
 class _Place:
     def __init__(self, most_words: int) -> None:
         self.words = torch.zeros(most_words, dtype=torch.int32, pin_memory=True)
-        self.plan = torch.empty(PLAN_BYTES, dtype=torch.uint8, pin_memory=True)
+        self.plans = [torch.empty(PLAN_BYTES, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
         self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
 
-class FrozenAttention(AttentionBackend):
-    """Steps of at most a layout's tokens and requests.
+def freeze(
+    prefill: AttentionBackend, decode: AttentionBackend, shapes: Sequence[Shape], most_pages: int
+) -> list[AttentionBackend]:
+    """Captured steps of `shapes`, whose prompts are attended by `prefill` and whose singles by `decode`."""
+    layouts = [Layout(shape, most_pages) for shape in shapes]
+    room = Room(decode.pool, decode.num_heads, layouts)
+    parts = [room.parts(layout) for layout in layouts]
+    made = {
+        kind: iter(backend.halves([part for found in parts for part in found if part.is_decode == kind]))
+        for kind, backend in ((True, decode), (False, prefill))
+    }
+    return [
+        FrozenAttention(decode.pool, decode.num_heads, layout, room, [next(made[part.is_decode]) for part in found])
+        for layout, found in zip(layouts, parts, strict=True)
+    ]
 
-    A padded request has one token in the empty page, and a query of its own only in decode steps; what else is padded
-    is stored there and attended by nobody.
+
+class _Side(NamedTuple):
+    """A part of a captured step, as the host writes it."""
+
+    half: Half
+    is_decode: bool
+    hosts: list[Paged]  # pinned, by turn
+    arrays: list[Paged]  # the same memory
+    lengths: torch.Tensor  # of its requests in tokens, int32
+
+
+class FrozenAttention(AttentionBackend):
+    """Steps of at most a shape's tokens, requests and prompts.
+
+    A padded request has one token in the empty page, and a query of its own only among singles; what else is padded is
+    stored there and attended by nobody.
     """
 
     slots: torch.Tensor
 
-    def __init__(
-        self,
-        library: Any,
-        workspace: torch.Tensor,
-        narrow: NarrowDecode | None,
-        pool: KVPool,
-        num_heads: int,
-        layout: Layout,
-        room: Room,
-    ) -> None:
+    def __init__(self, pool: KVPool, num_heads: int, layout: Layout, room: Room, halves: Sequence[Half]) -> None:
         super().__init__(pool, num_heads)
         self.layout, self._room = layout, room
-        self._device = layout.cut(room.words)
-        self._hosts = [layout.cut(place.words) for place in room.places]
-        self._arrays = [_Views(*(part.numpy() for part in host)) for host in self._hosts]
-        self._lengths = torch.ones(layout.requests, dtype=torch.int32)
-        self.slots, self._out = self._device.slots, room.out[: layout.tokens]
-        self._is_decode = layout.tokens == layout.requests
-        # As many requests as fill the device are not split.
-        blocks = layout.requests * pool.num_kv_heads
-        self._is_whole = self._is_decode and blocks > BLOCKS_PER_PROCESSOR * _processors(pool)
-        self._narrow = narrow if self._is_decode else None
-        if self._narrow is not None:  # it needs no plan
-            return
-        self._wrapper = library.BatchPrefillWithPagedKVCacheWrapper(
-            workspace,
-            "NHD",
-            use_cuda_graph=True,
-            qo_indptr_buf=self._device.queries,
-            paged_kv_indptr_buf=self._device.bounds,
-            paged_kv_indices_buf=self._device.indices,
-            paged_kv_last_page_len_buf=self._device.last,
-            backend="fa2" if self._is_decode else "auto",
-        )
-        self._wrapper._int_workspace_buffer = room.plan
-        self._plan_fully()
+        self.slots, self._out = layout.cut(room.words).slots, room.out[: layout.shape.tokens]
+        views = [layout.cut(place.words) for place in room.places]
+        self._slots = [view.slots.numpy() for view in views]
+        kinds = [True] * bool(layout.num_singles) + [False] * bool(layout.shape.prompts)
+        self._sides = []
+        for half, is_decode in zip(halves, kinds, strict=True):
+            hosts = [view.singles if is_decode else view.prompts for view in views]
+            arrays = [Paged(*(words.numpy() for words in host)) for host in hosts]
+            lengths = torch.ones(len(hosts[0].last), dtype=torch.int32)
+            self._sides.append(_Side(half, is_decode, hosts, arrays, lengths))
 
     def begin(self, starts: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
-        pool, page_size, real, total = self.pool, self.pool.page_size, len(starts), int(counts.sum())
-        turn = self._room.take()
-        host, lengths = self._arrays[turn], self._lengths.numpy()
-        lengths[:real], lengths[real:] = starts + counts, 1
-        indices, bounds = geometry.page_list(lengths[:real], pages, page_size)
-        known = len(indices)
-        host.bounds[: real + 1] = bounds
-        host.bounds[real + 1 :] = known + np.arange(1, self.layout.requests - real + 1)
-        used = int(host.bounds[-1])
-        host.indices[:known], host.indices[known:used] = indices, pool.empty_page
-        host.last[:] = geometry.last_page_len(lengths, page_size)
-        host.queries[: real + 1] = geometry.bounds(counts)
-        host.queries[real + 1 :] = total
-        if self._is_decode:
-            host.queries[real + 1 :] += np.arange(1, self.layout.requests - real + 1, dtype=np.int32)
-        host.slots[:total] = geometry.slots(starts, counts, pages, page_size)
-        host.slots[total:] = pool.empty_page * page_size
-
-        place, words = self._room.places[turn], self.layout.num_words - len(host.indices) + used
-        self._room.words[:words].copy_(place.words[:words], non_blocking=True)
-        if self._narrow is None:
-            self._plan(self._hosts[turn], place.plan)
+        layout, room, size, empty = self.layout, self._room, self.pool.page_size, self.pool.empty_page
+        turn, total = room.take(), int(counts.sum())
+        self._slots[turn][:total] = geometry.slots(starts, counts, pages, size)
+        self._slots[turn][total:] = empty * size
+        single = int(np.count_nonzero(counts == 1)) if layout.num_singles else 0
+        used = 0
+        for side in self._sides:
+            own = slice(0, single) if side.is_decode else slice(single, None)
+            array, requests = side.arrays[turn], (starts[own], counts[own], pages[own])
+            used = geometry.fill(array, used, own.start, requests, size, empty)
+            if side.is_decode:
+                array.queries[:] = np.arange(len(array.queries))
+        place, words = room.places[turn], layout.num_words - layout.lengths[-1] + used
+        room.words[:words].copy_(place.words[:words], non_blocking=True)
+        for side, pinned in zip(self._sides, place.plans[-len(self._sides) :], strict=True):
+            own = slice(0, single) if side.is_decode else slice(single, None)
+            real = len(counts[own])
+            lengths = side.lengths.numpy()
+            lengths[:real], lengths[real:] = starts[own] + counts[own], 1
+            side.half.plan(side.hosts[turn], side.lengths, pinned)
         place.copied.record()
-
-    def _plan(self, host: _Views, pinned: torch.Tensor) -> None:
-        """What the wrapper's `plan` ends in. Before that it looks at every request in Python: 1 ms for 256."""
-        wrapper, pool, layout = self._wrapper, self.pool, self.layout
-        arguments = [
-            *(wrapper._float_workspace_buffer, wrapper._int_workspace_buffer, pinned),
-            *(host.queries, host.bounds, self._lengths, layout.tokens, layout.requests),
-            *(self.num_heads, pool.num_kv_heads, pool.page_size, True, pool.k.shape[-1], pool.k.shape[-1]),
-            *(not self._is_decode, -1),  # causal; no window
-        ]
-        if wrapper._backend == "fa2":
-            # In a graph, a split costs a second kernel that puts the parts together, also where there is one part.
-            # 1 token for each request: without this promise, unsplit padding would read what no plan has written.
-            arguments += [-1, self._is_whole, 0, int(self._is_decode)]
-        wrapper._plan_info = wrapper._cached_module.plan(*arguments)
-
-    def _plan_fully(self) -> None:
-        """Once: the wrapper chooses its kernel, and learns how many rows the graph has."""
-        pool, layout = self.pool, self.layout
-        bounds = np.arange(layout.requests + 1, dtype=np.int32)
-        queries = bounds if self._is_decode else np.minimum(bounds, 1) * np.int32(layout.tokens)
-        self._wrapper.plan(
-            torch.from_numpy(queries),
-            torch.from_numpy(bounds),
-            torch.full((layout.requests,), pool.empty_page, dtype=torch.int32, device=pool.k.device),
-            torch.full((layout.requests,), pool.page_size, dtype=torch.int32),
-            self.num_heads,
-            pool.num_kv_heads,
-            pool.k.shape[-1],
-            pool.page_size,
-            causal=not self._is_decode,
-            q_data_type=pool.dtype,
-            kv_data_type=pool.k.dtype,
-        )
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         self.pool.store(layer, self.slots, k.flatten(1), v.flatten(1))
         return self.attend_stored(layer, q.contiguous())
 
-    def attend_stored(self, layer: int, q: torch.Tensor) -> torch.Tensor:
-        cache, device = (self.pool.k[layer], self.pool.v[layer]), self._device
-        if self._narrow is not None:
-            paged = device.indices, device.bounds, device.last
-            if layer == 0:  # in the graph, since it reads what each step brings
-                self._prepared = self._narrow.prepare(paged, self.layout.most_pages)
-            self._narrow.attend(layer, q, paged, self._prepared, self._out)
-        else:
-            self._wrapper.run(q, cache, out=self._out)
-        return self._out.flatten(1)
+    def attend_stored(self, layer: int, q: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        out = self._out if out is None else out
+        for side in self._sides:
+            if layer == 0:
+                side.half.prepare()
+            side.half.attend(layer, q, out)
+        return out.flatten(1)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from minisgl.attention.base import Half, Part
+from minisgl.attention.geometry import Paged
 from minisgl.kernels.decode import decode, num_parts
 from minisgl.kernels.spread import spread
 from minisgl.kvcache.pool import KVPool
@@ -18,7 +20,7 @@ XQA_PAGES, XQA_DIM, HOPPER = (16, 32, 64, 128), 128, 9
 XQA_SHARES = 4  # times the device's processors: it cuts requests when it believes in more of them, so few fill all
 SEMAPHORES = 2**18  # one for each request and KV head
 
-Paged = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # as `kernels.decode` takes it
+InUse = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # pages, as `kernels.decode` takes it
 
 
 class NarrowDecode:
@@ -33,7 +35,7 @@ class NarrowDecode:
         self._xqa = library.xqa if serves else None
         self._semaphores = torch.zeros(SEMAPHORES, dtype=torch.int32, device=device).view(torch.uint32)
 
-    def prepare(self, paged: Paged, widest: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def prepare(self, paged: InUse, widest: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Once a step: what the layers share. `widest`: most pages of a request."""
         return None if self._xqa is None else spread(paged, widest, self._pool.page_size)
 
@@ -41,7 +43,7 @@ class NarrowDecode:
         self,
         layer: int,
         q: torch.Tensor,
-        paged: Paged,
+        paged: InUse,
         prepared: tuple[torch.Tensor, torch.Tensor] | None,
         out: torch.Tensor,
     ) -> None:
@@ -57,3 +59,21 @@ class NarrowDecode:
             *(self._workspace, self._semaphores, pool.num_kv_heads, pool.page_size),
             sm_count=XQA_SHARES * self._processors,
         )
+
+
+class NarrowHalf(Half):
+    """The singles of a captured step."""
+
+    def __init__(self, narrow: NarrowDecode, part: Part) -> None:
+        self._narrow, self._part = narrow, part
+        self._paged = part.device.indices, part.device.bounds, part.device.last
+
+    def plan(self, host: Paged, lengths: torch.Tensor, pinned: torch.Tensor) -> None:
+        """It needs none."""
+
+    def prepare(self) -> None:
+        self._prepared = self._narrow.prepare(self._paged, self._part.most_pages)
+
+    def attend(self, layer: int, q: torch.Tensor, out: torch.Tensor) -> None:
+        own = slice(self._part.tokens)
+        self._narrow.attend(layer, q[own], self._paged, self._prepared, out[own])

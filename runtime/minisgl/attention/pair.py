@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from minisgl.attention.base import AttentionBackend
+from minisgl.attention.frozen import freeze
+from minisgl.plan.shapes import Shape
 
 
 class PairAttention(AttentionBackend):
@@ -38,15 +40,14 @@ class PairAttention(AttentionBackend):
         decoded = self.decode.attend(layer, q[:single], k[:single], v[:single])
         return torch.cat((decoded, self.prefill.attend(layer, q[single:], k[single:], v[single:])))
 
-    def attend_stored(self, layer: int, q: torch.Tensor) -> torch.Tensor:
+    def attend_stored(self, layer: int, q: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         single = self._num_single
-        if not self._has_prefill:
-            return self.decode.attend_stored(layer, q)
-        if not single:
-            return self.prefill.attend_stored(layer, q)
-        decoded = self.decode.attend_stored(layer, q[:single])
-        return torch.cat((decoded, self.prefill.attend_stored(layer, q[single:])))
+        out = torch.empty_like(q) if out is None else out
+        if single:
+            self.decode.attend_stored(layer, q[:single], out[:single])
+        if self._has_prefill:
+            self.prefill.attend_stored(layer, q[single:], out[single:])
+        return out.flatten(1)
 
-    def freeze(self, shapes: Sequence[tuple[int, int]], most_pages: int) -> list[AttentionBackend] | None:
-        assert all(tokens == requests for tokens, requests in shapes), "only decode steps are one backend's alone"
-        return self.decode.freeze(shapes, most_pages)
+    def freeze(self, shapes: Sequence[Shape], most_pages: int) -> list[AttentionBackend]:
+        return freeze(self.prefill, self.decode, shapes, most_pages)

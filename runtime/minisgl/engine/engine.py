@@ -156,7 +156,6 @@ class Engine:
         config = self.config
         shapes = config.graph_shapes
         frozen = self.attention.freeze(shapes, -(-self.context_length // config.page_size))
-        assert frozen is not None, "the configuration allows graphs only for a backend that can be captured"
         cost = Cost.of(self.weight_bytes, config.model.num_layers)
         return StepGraphs(self.model, shapes, frozen, self.last, cost, lambda done, total: phase("graphs", done, total))
 

@@ -34,7 +34,7 @@ class StepGraphs:
         entry is padding's.
         """
         self.shapes, self._cost = list(shapes), cost
-        self._found: dict[tuple[int, int], _StepGraph | None] = {}
+        self._found: dict[Shape, _StepGraph | None] = {}
         self._graphs: dict[Shape, _StepGraph] = {}
         pool = None
         for done, (shape, attention) in enumerate(sorted(zip(shapes, attentions, strict=True), key=_tokens)[::-1]):
@@ -52,9 +52,9 @@ class StepGraphs:
         tokens, requests = len(batch.tokens), len(batch.counts)
         if len(batch.scored) or (tokens == requests and len(batch.sampled) < requests):
             return None
-        asked = tokens, requests
+        asked = Shape(tokens, requests, requests - batch.num_single)
         if asked not in self._found:  # there are at most as many as tokens times requests in a graph
-            at = smallest(self.shapes, tokens, requests)
+            at = smallest(self.shapes, asked)
             worth = at is not None and self._cost.allows(self.shapes[at], tokens)
             self._found[asked] = self._graphs[self.shapes[at]] if at is not None and worth else None
         return self._found[asked]
@@ -78,8 +78,7 @@ class _Columns(NamedTuple):
 
     @classmethod
     def cut(cls, buffer: torch.Tensor, shape: Shape) -> _Columns:
-        tokens, requests = shape
-        return cls(*torch.split(buffer, [tokens] * 3 + [requests] * 5))
+        return cls(*torch.split(buffer, [shape.tokens] * 3 + [shape.requests] * 5))
 
 
 class _Host:
@@ -145,6 +144,7 @@ class _StepGraph:
         with torch.cuda.graph(self._graph, pool=pool):  # type: ignore[arg-type]
             self._tokens, self._logits, self._drawn = step()
         self.pool = self._graph.pool()
+        self._graph.replay()  # the first launch brings it to the device, which takes milliseconds
 
     def replay(self, batch: Batch) -> torch.Tensor | None:
         """Logits [sampled, vocab] on rank 0, valid until the next replay; then `drawn` has what was drawn."""

@@ -19,11 +19,14 @@ from minisgl.plan.shapes import FEW_REQUESTS, Shape, decode_shapes, mixed_shapes
 CPU_STEP_TOKENS = 512
 
 FLASH = {"fa3": "fa"}  # the older spelling
-PACKAGES = {"fa": "flash-attn", "fi": "flashinfer-python"}
-# Also among what is installed: a C compiler, which the native backend needs, and the instructions without which a CPU
-# has no layout of its own for weights of 16 bits.
-COMPILER, AVX512 = "cc", "avx512"
-EVERYTHING = (*PACKAGES.values(), COMPILER, AVX512)  # what a plan for another machine supposes
+FLASH_4, FLASH_3, FLASH_2, FLASHINFER = "flash-attn-4", "flash-attn-3", "flash-attn", "flashinfer-python"
+# What a backend needs one of; the first is what one is told to install.
+PACKAGES = {"fa": (FLASH_4, FLASH_3, FLASH_2), "fi": (FLASHINFER,)}
+# Also among what is installed: the GPU's generation, a C compiler, which the native backend needs, and the
+# instructions without which a CPU has no layout of its own for weights of 16 bits.
+HOPPER, COMPILER, AVX512 = "sm90", "cc", "avx512"
+FLASH_GPUS = (HOPPER, "sm100", "sm110")  # FlashAttention is ahead of FlashInfer there, at prompts
+EVERYTHING = (FLASH_4, FLASHINFER, HOPPER, COMPILER, AVX512)  # what a plan for another machine supposes
 
 # Unless told otherwise, the largest decode batch that is captured in a CUDA graph.
 GRAPH_BATCH = 256
@@ -56,21 +59,23 @@ class EngineConfig:
     overlap: bool
     graph_max_batch: int  # 0: no CUDA graphs
     graph_max_tokens: int  # of other captured steps; 0: none
+    attends_apart: bool  # in captured steps, prompts among many running requests by a kernel of their own
     keeps_copy: bool  # of a tied embedding: one to look up in, one laid out for products
 
     @classmethod
     def resolve(
-        cls, args: LaunchArgs, model: ModelConfig, device: str, installed: Container[str] = PACKAGES.values()
+        cls, args: LaunchArgs, model: ModelConfig, device: str, installed: Container[str] = (FLASHINFER,)
     ) -> Self:
         """Decide for `device` ("cpu" or "cuda"); UsageError or StartError says which flag cannot work.
 
-        `installed`: names of the packages in PACKAGES that can be imported, COMPILER and AVX512.
+        `installed`: names of the packages in PACKAGES that can be imported, the GPU's ("sm90"), COMPILER and AVX512.
         """
         check_tensor_parallel(model, args.tensor_parallel_size)
         dtype = _dtype(args.dtype, model, device)
         cache_dtype = {"auto": dtype, "fp8": "float8_e4m3fn"}[args.kv_cache_dtype]
         attention = _attention(args.attention_backend, device, dtype, cache_dtype, installed)
         graph_batch = _graphs(args, model, device, attention)
+        names = attention.split(",")
         return cls(
             model=model,
             device=device,
@@ -92,7 +97,8 @@ class EngineConfig:
             # On a CPU, scheduler and engine would take the cores from each other.
             overlap=args.overlap == "on" or (args.overlap == "auto" and device == "cuda"),
             graph_max_batch=graph_batch,
-            graph_max_tokens=min(GRAPH_TOKENS, args.max_prefill_length) if graph_batch and attention == "fi" else 0,
+            graph_max_tokens=min(GRAPH_TOKENS, args.max_prefill_length) if graph_batch and "torch" not in names else 0,
+            attends_apart=_attends_apart(names[0], cache_dtype == dtype, installed),
             keeps_copy=model.tied_embeddings and device == "cpu" and (dtype == "float32" or AVX512 in installed),
         )
 
@@ -120,7 +126,7 @@ class EngineConfig:
         """The steps to capture."""
         # FlashInfer's kernel for prompts over fp8 wants room for every request of a shape.
         most = self.graph_max_batch if self.cache_dtype == self.dtype else FEW_REQUESTS
-        return decode_shapes(self.graph_max_batch) + mixed_shapes(self.graph_max_tokens, most)
+        return decode_shapes(self.graph_max_batch) + mixed_shapes(self.graph_max_tokens, most, apart=self.attends_apart)
 
     @property
     def graph_bytes(self) -> int:
@@ -128,8 +134,9 @@ class EngineConfig:
         logits = sum(shape.requests for shape in self.graph_shapes) * self.model.vocab_size * BYTES[self.dtype]
         model, ranks = self.model, self.tensor_parallel_size
         split = 0
-        if self.graph_shapes:
-            split = split_bytes(self.graph_shapes, model.num_heads // ranks, self.num_kv_heads, model.head_dim)
+        if self.graph_shapes and not self.attends_apart:  # kernels for Hopper are not split
+            sizes = [(shape.tokens, shape.requests) for shape in self.graph_shapes]
+            split = split_bytes(sizes, model.num_heads // ranks, self.num_kv_heads, model.head_dim)
         return logits + split + self.graph_max_tokens * self._step_width + len(self.graph_shapes) * GRAPH_BYTES
 
     @property
@@ -161,36 +168,47 @@ def _dtype(wanted: str, model: ModelConfig, device: str) -> str:
 
 def _attention(wanted: str, device: str, dtype: str, cache_dtype: str, installed: Container[str]) -> str:
     """One name, or "prefill,decode" where they differ."""
-    automatic = "torch"
+    has = {name for name, packages in PACKAGES.items() if any(package in installed for package in packages)}
+    automatic = ["torch"]
     if device == "cpu" and COMPILER in installed and cache_dtype == dtype:
-        automatic = "native"
-    elif device == "cuda" and dtype != "float32" and PACKAGES["fi"] in installed:
-        automatic = "fi"
-    names = [automatic if name == "auto" else FLASH.get(name, name) for name in wanted.split(",")]
+        automatic = ["native"]
+    elif device == "cuda" and dtype != "float32" and "fi" in has:
+        takes_flash = "fa" in has and any(gpu in installed for gpu in FLASH_GPUS) and cache_dtype == dtype
+        automatic = ["fa", "fi"] if takes_flash else ["fi"]
+    halves = wanted.split(",")
+    ends = (automatic[0], automatic[-1])[: len(halves)]  # what "auto" stands for in either half of a pair
+    names = [end if name == "auto" else FLASH.get(name, name) for name, end in zip(halves, ends, strict=True)]
+    names = automatic if wanted == "auto" else names
     chosen = sorted(set(names) & PACKAGES.keys())
     if chosen and device == "cpu":
-        needs = " and ".join(f"{name} needs an NVIDIA GPU and the package {PACKAGES[name]}" for name in chosen)
+        needs = " and ".join(f"{name} needs an NVIDIA GPU and the package {PACKAGES[name][0]}" for name in chosen)
         raise UsageError(f"--attention-backend {wanted}: {needs}, and this is a CPU; use --attention-backend torch")
     if device != "cpu" and "native" in names:
         raise UsageError(f"--attention-backend {wanted}: native is for a CPU; use fi, torch or auto")
-    if cache_dtype != dtype and "native" in names:
+    if cache_dtype != dtype and (unable := {"native", "fa"} & set(names)):
+        instead = "fi" if "fa" in unable else "torch"
         raise UsageError(
-            f"--attention-backend {wanted}: native reads a KV cache in the model's own format only; "
-            "use --attention-backend torch, or --kv-cache-dtype auto"
+            f"--attention-backend {wanted}: {unable.pop()} reads a KV cache in the model's own format only; "
+            f"use --attention-backend {instead}, or --kv-cache-dtype auto"
         )
-    if "fa" in chosen:
-        raise UsageError(f"--attention-backend {wanted}: fa is not part of this version; use fi, torch or auto")
     if chosen and dtype == "float32":
         raise UsageError(
             f"--attention-backend {wanted}: {', '.join(chosen)} computes in 16 bits only; "
             "use --dtype bfloat16, or --attention-backend torch"
         )
-    if absent := [PACKAGES[name] for name in chosen if PACKAGES[name] not in installed]:
+    if absent := [PACKAGES[name][0] for name in chosen if name not in has]:
         raise UsageError(
             f"--attention-backend {wanted}: the package {absent[0]} is not installed; "
             "pip install minisgl[gpu], or use --attention-backend torch"
         )
     return names[0] if len(set(names)) == 1 else ",".join(names)
+
+
+def _attends_apart(prefill: str, is_wide: bool, installed: Container[str]) -> bool:
+    """Whether the kernel for prompts can begin behind the running requests, without a word about them."""
+    if prefill == "fi":
+        return HOPPER in installed and is_wide
+    return prefill == "fa" and FLASH_4 in installed and FLASH_3 not in installed
 
 
 def _graphs(args: LaunchArgs, model: ModelConfig, device: str, attention: str) -> int:

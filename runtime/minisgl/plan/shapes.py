@@ -1,8 +1,8 @@
 """Which steps are captured in CUDA graphs, and which graph a step takes. Pure.
 
-A shape is the most tokens and the most requests that a graph holds; what a step has less is padding. Where they are
-equal, each request has one token: a decode step. Others hold any step. Most have few requests, since each costs a line
-of logits; some have as many as decode, for a prompt among running requests.
+A shape is the most tokens, requests, and requests with several tokens (prompts) that a graph holds; what a step has
+less is padding. Most of those that hold prompts have few requests, since each costs a line of logits; some have as many
+as decode, for prompts among running requests.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 5
 # Beyond 64, the next one is at most half as large again: a large model pays for padding, and a small one for launches.
 TOKENS = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 3072, 4096)
 FEW_REQUESTS = 8
+APART_PROMPTS = 16  # beside running requests, where prompts have a kernel of their own: each is a place to be scheduled
 
 LAUNCH_SECONDS = 0.0004  # of a layer, kernel by kernel: 12 ms for 28 layers, on the host of an H200
 FLOPS = 600e12  # about what large products reach on a Hopper GPU, per second
@@ -24,25 +25,33 @@ class Shape(NamedTuple):
 
     tokens: int
     requests: int
+    prompts: int
 
     @property
     def is_decode(self) -> bool:
-        return self.tokens == self.requests
+        """Each request has one token, and there are as many tokens as requests."""
+        return self.prompts == 0
+
+    @property
+    def is_apart(self) -> bool:
+        """Requests with one token and prompts are attended by two kernels: not all requests can be prompts."""
+        return 0 < self.prompts < self.requests
 
 
 def decode_shapes(largest: int) -> list[Shape]:
     """Of decode steps up to `largest` requests, which is among them; none for 0."""
     sizes = {size for size in BATCHES if size < largest} | ({largest} if largest else set())
-    return [Shape(size, size) for size in sorted(sizes)]
+    return [Shape(size, size, 0) for size in sorted(sizes)]
 
 
-def mixed_shapes(most_tokens: int, most_requests: int) -> list[Shape]:
-    """Of other steps up to `most_tokens`; none for 0."""
+def mixed_shapes(most_tokens: int, most_requests: int, *, apart: bool = False) -> list[Shape]:
+    """Of other steps up to `most_tokens`; none for 0. `apart`: prompts among many requests have their own kernel."""
     few = min(FEW_REQUESTS, most_requests)
-    shapes = {Shape(tokens, few) for tokens in TOKENS if few < tokens <= most_tokens}
+    prompts = min(APART_PROMPTS, most_requests) if apart else most_requests
+    shapes = {Shape(tokens, few, few) for tokens in TOKENS if few < tokens <= most_tokens}
     # Every second one: each keeps the logits of all its requests.
-    shapes |= {Shape(tokens, most_requests) for tokens in TOKENS[::-2] if most_requests < tokens <= most_tokens}
-    return sorted(shapes)
+    many = [tokens for tokens in TOKENS[::-2] if most_requests < tokens <= most_tokens]
+    return sorted(shapes | {Shape(tokens, most_requests, prompts) for tokens in many})
 
 
 class Cost(NamedTuple):
@@ -62,12 +71,12 @@ class Cost(NamedTuple):
         return shape.is_decode or shape.tokens * self.seconds_per_token <= plainly
 
 
-def smallest(shapes: Sequence[Shape], tokens: int, requests: int) -> int | None:
-    """The index of the cheapest shape for a step; None: it is not captured. `tokens` = `requests` is a decode step."""
+def smallest(shapes: Sequence[Shape], step: Shape) -> int | None:
+    """The index of the cheapest shape for a step; None: it is not captured."""
     fitting: Iterable[int] = (
         at
         for at, shape in enumerate(shapes)
-        if shape.is_decode == (tokens == requests) and shape.tokens >= tokens and shape.requests >= requests
+        if shape.is_decode == step.is_decode and all(most >= is_ for most, is_ in zip(shape, step, strict=True))
     )
     return min(fitting, key=lambda at: shapes[at], default=None)
 

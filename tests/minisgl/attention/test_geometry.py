@@ -33,3 +33,13 @@ def test_every_token_of_a_random_step_stands_where_its_page_says() -> None:
             mine = listed[bounds[row] : bounds[row + 1]]
             assert mine.tolist() == pages[row, : len(mine)].tolist()
             assert (len(mine) - 1) * size + geometry.last_page_len(lengths, size)[row] == length
+
+
+def test_requests_and_their_padding_stand_behind_others() -> None:
+    into = geometry.Paged(*(np.full(count, -1, np.int32) for count in (5, 5, 4, 20)))
+    end = geometry.fill(into, 3, 10, (STARTS, COUNTS, PAGES), 4, 50)
+    assert into.queries.tolist() == [10, 11, 14, 14, 14]
+    assert into.bounds.tolist() == [3, 5, 6, 7, 8]
+    assert into.last.tolist() == [3, 3, 1, 1]
+    assert into.indices[:9].tolist() == [-1, -1, -1, 7, 3, 5, 50, 50, -1]
+    assert end == 8

@@ -37,7 +37,7 @@ class StoredAttention(TorchAttention):
         super().begin(positions, np.ones_like(positions), pages[owner])
         self.slots = self._slots
 
-    def attend_stored(self, layer: int, q: torch.Tensor) -> torch.Tensor:
+    def attend_stored(self, layer: int, q: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         return self._decode(layer, q)
 
 

@@ -153,12 +153,21 @@ def test_a_cpu_overlaps_only_when_asked(wanted: str, device: str, overlaps: bool
         ({"attention_backend": "fi,fi", "cuda_graph_max_bs": 8}, ["flashinfer-python"], ("fi", 8)),
         ({"cuda_graph_max_bs": 0}, ["flashinfer-python"], ("fi", 0)),
         ({"max_running_requests": 5}, ["flashinfer-python"], ("fi", 5)),
+        ({}, ["flashinfer-python", "flash-attn-4", "sm90"], ("fa,fi", 256)),
+        ({}, ["flashinfer-python", "flash-attn-4", "sm100"], ("fa,fi", 256)),
+        ({}, ["flashinfer-python", "flash-attn", "sm80"], ("fi", 256)),
+        ({}, ["flash-attn-4", "sm90"], ("torch", 0)),
+        ({"kv_cache_dtype": "fp8"}, ["flashinfer-python", "flash-attn-4", "sm90"], ("fi", 256)),
+        ({"attention_backend": "auto,auto"}, ["flashinfer-python", "flash-attn-4", "sm90"], ("fa,fi", 256)),
+        ({"attention_backend": "fa3"}, ["flash-attn-3", "sm90"], ("fa", 256)),
+        ({"attention_backend": "fi,fa"}, ["flashinfer-python", "flash-attn-4", "sm90"], ("fi,fa", 256)),
+        ({"attention_backend": "fa,torch"}, ["flash-attn-4", "sm90"], ("fa,torch", 0)),
     ],
 )
 def test_what_a_gpu_gets(args: dict[str, Any], installed: list[str], decided: tuple[str, int]) -> None:
     config = EngineConfig.resolve(LaunchArgs(model_path="m", **args), SMALL, "cuda", installed)
     assert (config.attention_backend, config.graph_max_batch) == decided
-    assert config.graph_max_tokens == (4096 if decided[0] == "fi" and decided[1] else 0)
+    assert config.graph_max_tokens == (4096 if "torch" not in decided[0] and decided[1] else 0)
     assert config.overlap
 
 
@@ -166,9 +175,34 @@ def test_what_a_gpu_gets(args: dict[str, Any], installed: list[str], decided: tu
     ("args", "installed", "sentence"),
     [
         ({"attention_backend": "fi"}, [], "flashinfer-python is not installed; pip install minisgl"),
+        ({"attention_backend": "fa,fi"}, ["flashinfer-python"], "flash-attn-4 is not installed; pip install minisgl"),
+        (
+            {"attention_backend": "fa,fi", "kv_cache_dtype": "fp8"},
+            ["flashinfer-python", "flash-attn-4"],
+            "fa reads a KV cache in the model's own format only; use --attention-backend fi",
+        ),
         ({"attention_backend": "fi", "dtype": "float32"}, ["flashinfer-python"], "16 bits only; use --dtype bfloat16"),
     ],
 )
 def test_a_gpu_without_what_it_needs(args: dict[str, Any], installed: list[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         EngineConfig.resolve(LaunchArgs(model_path="m", **args), SMALL, "cuda", installed)
+
+
+@pytest.mark.parametrize(
+    ("args", "installed", "apart"),
+    [
+        ({}, ["flashinfer-python", "sm90"], True),
+        ({}, ["flashinfer-python", "sm80"], False),
+        ({}, ["flashinfer-python", "sm100"], False),
+        ({}, ["flashinfer-python", "flash-attn-4", "sm100"], True),
+        ({"attention_backend": "fa,fi"}, ["flashinfer-python", "flash-attn-3", "flash-attn-4", "sm90"], False),
+        ({"kv_cache_dtype": "fp8"}, ["flashinfer-python", "sm90"], False),
+    ],
+)
+def test_prompts_are_attended_apart_where_their_kernel_can_begin_late(
+    args: dict[str, Any], installed: list[str], apart: bool
+) -> None:
+    config = EngineConfig.resolve(LaunchArgs(model_path="m", **args), SMALL, "cuda", installed)
+    assert config.attends_apart == apart
+    assert any(shape.is_apart for shape in config.graph_shapes) == apart

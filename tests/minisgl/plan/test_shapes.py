@@ -10,7 +10,7 @@ SHAPES = decode_shapes(256) + mixed_shapes(4096, 256)
 def test_decode_shapes_are_few_and_end_with_the_largest() -> None:
     assert decode_shapes(0) == []
     assert [shape.tokens for shape in decode_shapes(6)] == [1, 2, 4, 6]
-    assert decode_shapes(256)[-1] == (256, 256)
+    assert decode_shapes(256)[-1] == (256, 256, 0)
     assert len(decode_shapes(256)) == 13
     assert all(shape.is_decode for shape in decode_shapes(256))
 
@@ -40,16 +40,26 @@ def test_mixed_shapes_are_never_mistaken_for_decode() -> None:
     ],
 )
 def test_a_step_takes_the_cheapest_shape(tokens: int, requests: int, taken: tuple[int, int] | None) -> None:
-    at = smallest(SHAPES, tokens, requests)
-    assert (None if at is None else SHAPES[at]) == taken
+    at = smallest(SHAPES, Shape(tokens, requests, 0 if tokens == requests else 1))
+    assert (None if at is None else SHAPES[at][:2]) == taken
+
+
+@pytest.mark.parametrize(("prompts", "taken"), [(16, (384, 256, 16)), (17, None), (8, (384, 256, 16))])
+def test_prompts_apart_from_many_running_requests_have_few_places(
+    prompts: int, taken: tuple[int, int, int] | None
+) -> None:
+    shapes = decode_shapes(256) + mixed_shapes(4096, 256, apart=True)
+    at = smallest(shapes, Shape(300, 200, prompts))
+    assert (None if at is None else shapes[at]) == taken
+    assert all(shape.is_apart == (shape.requests == 256) for shape in shapes if not shape.is_decode)
 
 
 @pytest.mark.parametrize("tokens", range(65, 2049, 61))
 def test_padding_is_at_most_half(tokens: int) -> None:
-    at = smallest(SHAPES, tokens, 1)
+    at = smallest(SHAPES, Shape(tokens, 1, 1))
     assert at is not None
     assert tokens <= SHAPES[at].tokens <= 1.5 * tokens
-    assert SHAPES[at] == Shape(SHAPES[at].tokens, 8)
+    assert SHAPES[at] == Shape(SHAPES[at].tokens, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -65,5 +75,5 @@ def test_padding_is_at_most_half(tokens: int) -> None:
 )
 def test_a_large_model_does_not_compute_padding(billions: float, tokens: int, captured: int, worth: bool) -> None:
     cost = Cost.of(int(billions * 2e9), 28 if billions < 1 else 40)
-    assert cost.allows(Shape(captured, 8), tokens) == worth
-    assert cost.allows(Shape(256, 256), 129), "decode steps are always captured"
+    assert cost.allows(Shape(captured, 8, 8), tokens) == worth
+    assert cost.allows(Shape(256, 256, 0), 129), "decode steps are always captured"
