@@ -7,6 +7,8 @@ FLASH_ATTENTION_CUTE_DSL_CACHE_DIR says.
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,10 +90,13 @@ def _three() -> Flash:
 
 
 def _four() -> Flash:
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
+    warnings.filterwarnings("ignore", message="Argument aux_data", category=UserWarning)  # its own, of no consequence
     from flash_attn.cute.interface import _flash_attn_fwd  # the public one cannot write where it is told
 
     def attend(q: Any, keys: Any, values: Any, queries: Any, lengths: Any, table: Any, most: int, out: Any) -> None:
-        paged = {"cu_seqlens_q": queries, "seqused_k": lengths, "page_table": table, "max_seqlen_q": most}
+        # Without the bound of queries it is one kernel for all steps.
+        paged = {"cu_seqlens_q": queries, "seqused_k": lengths, "page_table": table}
         _flash_attn_fwd(q, keys, values, causal=True, out=out, **paged)
 
     return attend
