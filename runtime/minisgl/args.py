@@ -150,7 +150,7 @@ class LaunchArgs(BaseModel):
             "--max-extend-length",
             unit="TOKENS",
         ),
-    ] = 8192
+    ] = 4096
     overlap: Annotated[
         Literal["auto", "on", "off"],
         flag(

@@ -153,7 +153,7 @@ def test_frozen_steps_equal_eager_ones(
     eager = backends.build(name, pool, heads)
     cases = {case: step for case, step in FROZEN.items() if cache_dtype is None or not step[0].is_apart}
     most_pages = -(-640 // page_size)
-    frozen = eager.freeze([shape for shape, _ in cases.values()], most_pages)
+    frozen = eager.freeze([shape for shape, _ in cases.values()], most_pages, [10] * len(cases))
     for _ in range(2):  # each one's plan comes after another's, in memory that they share
         for twin, (case, ((tokens, _, _), parts)) in zip(frozen, cases.items(), strict=True):
             starts, counts = (np.array(column, np.int32) for column in zip(*parts, strict=True))

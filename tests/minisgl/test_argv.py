@@ -113,7 +113,7 @@ LEGACY: dict[str, tuple[list[str], Any, Any]] = {
     "port": (["--port"], 1919, 30000),
     "cuda_graph_max_bs": (["--cuda-graph-max-bs", "--graph"], None, 0),
     "num_tokenizer": (["--num-tokenizer", "--tokenizer-count"], 0, 2),
-    "max_prefill_length": (["--max-prefill-length", "--max-extend-length"], 8192, 2048),
+    "max_prefill_length": (["--max-prefill-length", "--max-extend-length"], 4096, 2048),
     "num_pages": (["--num-pages"], None, 100000),
     "num_tokens": (["--num-tokens"], None, 4096),
     "page_size": (["--page-size"], 16, 1),

@@ -77,6 +77,26 @@ class AttentionBackend(ABC):
         """This backend's kernels for captured steps, one for each part; the configuration asks only where there are."""
         raise NotImplementedError
 
-    def freeze(self, shapes: Sequence[Shape], most_pages: int) -> list[AttentionBackend]:
-        """Twins for CUDA graphs, one for each shape; every request has at most `most_pages` pages."""
+    def freeze(self, shapes: Sequence[Shape], most_pages: int, own: Sequence[int]) -> list[CapturedAttention]:
+        """Twins for CUDA graphs, one for each shape; every request has at most `most_pages` pages. `own`: how many
+        numbers of the caller's each brings along.
+        """
         raise NotImplementedError
+
+
+class CapturedAttention(AttentionBackend):
+    """Attention in a CUDA graph. A step's numbers, the caller's among them, come to the device in one copy."""
+
+    own: torch.Tensor  # the caller's, int64, on the device
+    own_hosts: list[torch.Tensor]  # the same in pinned memory, by turn: one may wait for its copy, one be written
+
+    @abstractmethod
+    def open(self) -> int:
+        """The turn whose memory may be written now."""
+
+    @abstractmethod
+    def bring(self, turn: int, starts: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
+        """As `begin`, once the caller has written its own numbers of the turn that was opened."""
+
+    def begin(self, starts: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
+        self.bring(self.open(), starts, counts, pages)

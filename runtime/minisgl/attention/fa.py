@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from minisgl.attention import geometry
-from minisgl.attention.base import AttentionBackend, Half, Part
+from minisgl.attention.base import AttentionBackend, CapturedAttention, Half, Part
 from minisgl.attention.flash import Flash, load
 from minisgl.attention.frozen import freeze
 from minisgl.attention.geometry import Paged
@@ -50,8 +50,8 @@ class FlashAttention(AttentionBackend):
     def halves(self, parts: Sequence[Part]) -> list[Half]:
         return [FlashHalf(self._flash, self.pool, part) for part in parts]
 
-    def freeze(self, shapes: Sequence[Shape], most_pages: int) -> list[AttentionBackend]:
-        return freeze(self, self, shapes, most_pages)
+    def freeze(self, shapes: Sequence[Shape], most_pages: int, own: Sequence[int]) -> list[CapturedAttention]:
+        return freeze(self, self, shapes, most_pages, own)
 
 
 class FlashHalf(Half):

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from minisgl.attention import geometry
-from minisgl.attention.base import AttentionBackend, Half, Part
+from minisgl.attention.base import AttentionBackend, CapturedAttention, Half, Part
 from minisgl.attention.fi_half import FlashInferHalf
 from minisgl.attention.frozen import freeze
 from minisgl.attention.narrow import HOPPER, NarrowDecode, NarrowHalf
@@ -112,8 +112,8 @@ class FlashInferAttention(AttentionBackend):
             for part in parts
         ]
 
-    def freeze(self, shapes: Sequence[Shape], most_pages: int) -> list[AttentionBackend]:
-        return freeze(self, self, shapes, most_pages)
+    def freeze(self, shapes: Sequence[Shape], most_pages: int, own: Sequence[int]) -> list[CapturedAttention]:
+        return freeze(self, self, shapes, most_pages, own)
 
 
 def is_hopper(pool: KVPool) -> bool:

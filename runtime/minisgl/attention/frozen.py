@@ -3,7 +3,7 @@
 A step's requests with one token and its prompts may be attended by two kernels, each with a `Part` of its own. All
 shapes share their memory, since only one is in use at a time:
 
-    words   [ slots | singles: queries bounds last | prompts: queries bounds last | indices ...... )
+    words   [ the caller's own | slots | singles: queries bounds last | prompts: queries bounds last | indices ...... )
     plans   how each part's kernel shares the work among processors: it brings that itself, from pinned memory
     out     what attention gives; padding reads what an earlier step left there
 
@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from minisgl.attention import geometry
-from minisgl.attention.base import AttentionBackend, Half, Part
+from minisgl.attention.base import AttentionBackend, CapturedAttention, Half, Part
 from minisgl.attention.geometry import Paged
 from minisgl.kvcache.pool import KVPool
 from minisgl.plan.shapes import Shape
@@ -37,6 +37,7 @@ ALIGNED = 4  # words: 16 bytes
 class Views(NamedTuple):
     """Of a step's words, of which a part that the shape does not have is empty."""
 
+    own: Any  # int64
     slots: Any  # int64 [tokens]; the rest is int32
     singles: Paged
     prompts: Paged
@@ -47,6 +48,7 @@ class Layout(NamedTuple):
 
     shape: Shape
     most_pages: int  # per request
+    own: int  # numbers of the caller's
 
     @property
     def num_singles(self) -> int:
@@ -61,7 +63,7 @@ class Layout(NamedTuple):
     def lengths(self) -> tuple[int, ...]:
         singles, prompts = self.num_singles, self.shape.prompts
         parts = singles + 1, singles + 1, singles, prompts + 1, prompts + 1, prompts
-        return 2 * self.shape.tokens, *parts, self.num_places * self.most_pages
+        return 2 * self.own, 2 * self.shape.tokens, *parts, self.num_places * self.most_pages
 
     @property
     def num_words(self) -> int:
@@ -72,8 +74,8 @@ class Layout(NamedTuple):
         for length in self.lengths:
             found.append(words[at : at + length])
             at += -(-length // ALIGNED) * ALIGNED
-        slots, a, b, c, d, e, f, indices = found
-        return Views(slots.view(torch.int64), Paged(a, b, c, indices), Paged(d, e, f, indices))
+        own, slots, a, b, c, d, e, f, indices = found
+        return Views(own.view(torch.int64), slots.view(torch.int64), Paged(a, b, c, indices), Paged(d, e, f, indices))
 
 
 class Room:
@@ -110,10 +112,14 @@ class _Place:
 
 
 def freeze(
-    prefill: AttentionBackend, decode: AttentionBackend, shapes: Sequence[Shape], most_pages: int
-) -> list[AttentionBackend]:
+    prefill: AttentionBackend,
+    decode: AttentionBackend,
+    shapes: Sequence[Shape],
+    most_pages: int,
+    own: Sequence[int],
+) -> list[CapturedAttention]:
     """Captured steps of `shapes`, whose prompts are attended by `prefill` and whose singles by `decode`."""
-    layouts = [Layout(shape, most_pages) for shape in shapes]
+    layouts = [Layout(shape, most_pages, numbers) for shape, numbers in zip(shapes, own, strict=True)]
     room = Room(decode.pool, decode.num_heads, layouts)
     parts = [room.parts(layout) for layout in layouts]
     made = {
@@ -136,7 +142,7 @@ class _Side(NamedTuple):
     lengths: torch.Tensor  # of its requests in tokens, int32
 
 
-class FrozenAttention(AttentionBackend):
+class FrozenAttention(CapturedAttention):
     """Steps of at most a shape's tokens, requests and prompts.
 
     A padded request has one token in the empty page, and a query of its own only among singles; what else is padded is
@@ -148,8 +154,9 @@ class FrozenAttention(AttentionBackend):
     def __init__(self, pool: KVPool, num_heads: int, layout: Layout, room: Room, halves: Sequence[Half]) -> None:
         super().__init__(pool, num_heads)
         self.layout, self._room = layout, room
-        self.slots, self._out = layout.cut(room.words).slots, room.out[: layout.shape.tokens]
-        views = [layout.cut(place.words) for place in room.places]
+        device, views = layout.cut(room.words), [layout.cut(place.words) for place in room.places]
+        self.own, self.own_hosts = device.own, [view.own for view in views]
+        self.slots, self._out = device.slots, room.out[: layout.shape.tokens]
         self._slots = [view.slots.numpy() for view in views]
         kinds = [True] * bool(layout.num_singles) + [False] * bool(layout.shape.prompts)
         self._sides = []
@@ -159,9 +166,12 @@ class FrozenAttention(AttentionBackend):
             lengths = torch.ones(len(hosts[0].last), dtype=torch.int32)
             self._sides.append(_Side(half, is_decode, hosts, arrays, lengths))
 
-    def begin(self, starts: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
+    def open(self) -> int:
+        return self._room.take()
+
+    def bring(self, turn: int, starts: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
         layout, room, size, empty = self.layout, self._room, self.pool.page_size, self.pool.empty_page
-        turn, total = room.take(), int(counts.sum())
+        total = int(counts.sum())
         self._slots[turn][:total] = geometry.slots(starts, counts, pages, size)
         self._slots[turn][total:] = empty * size
         single = int(np.count_nonzero(counts == 1)) if layout.num_singles else 0

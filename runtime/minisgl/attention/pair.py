@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minisgl.attention.base import AttentionBackend
+from minisgl.attention.base import AttentionBackend, CapturedAttention
 from minisgl.attention.frozen import freeze
 from minisgl.plan.shapes import Shape
 
@@ -49,5 +49,5 @@ class PairAttention(AttentionBackend):
             self.prefill.attend_stored(layer, q[single:], out[single:])
         return out.flatten(1)
 
-    def freeze(self, shapes: Sequence[Shape], most_pages: int) -> list[AttentionBackend]:
-        return freeze(self.prefill, self.decode, shapes, most_pages)
+    def freeze(self, shapes: Sequence[Shape], most_pages: int, own: Sequence[int]) -> list[CapturedAttention]:
+        return freeze(self.prefill, self.decode, shapes, most_pages, own)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from minisgl.attention import backends
 from minisgl.distributed.group import Group
 from minisgl.engine.batch import NOT_KNOWN, NOTHING, Batch, Sampled, Sampling, Scores
-from minisgl.engine.graph import StepGraphs
+from minisgl.engine.graph import StepGraphs, num_columns
 from minisgl.engine.memory import (
     NO_ROOM_FOR_CACHE,
     NO_ROOM_FOR_STEP,
@@ -155,7 +155,8 @@ class Engine:
     def _capture(self, phase: Phase) -> StepGraphs:
         config = self.config
         shapes = config.graph_shapes
-        frozen = self.attention.freeze(shapes, -(-self.context_length // config.page_size))
+        most_pages = -(-self.context_length // config.page_size)
+        frozen = self.attention.freeze(shapes, most_pages, [num_columns(shape) for shape in shapes])
         cost = Cost.of(self.weight_bytes, config.model.num_layers)
         return StepGraphs(self.model, shapes, frozen, self.last, cost, lambda done, total: phase("graphs", done, total))
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from minisgl.attention.base import AttentionBackend
+from minisgl.attention.base import CapturedAttention
 from minisgl.engine.batch import NOT_KNOWN, Batch
 from minisgl.models.decoder import Decoder
 from minisgl.plan.shapes import Cost, Shape, smallest
@@ -25,13 +25,13 @@ class StepGraphs:
         self,
         model: Decoder,
         shapes: Sequence[Shape],
-        attentions: Sequence[AttentionBackend],
+        attentions: Sequence[CapturedAttention],
         last: torch.Tensor,
         cost: Cost,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """`attentions`: one for each shape. `last` int64 [rows + 1]: the token that each row sampled last; its final
-        entry is padding's.
+        """`attentions`: one for each shape, with room for `num_columns`. `last` int64 [rows + 1]: the token that each
+        row sampled last; its final entry is padding's.
         """
         self.shapes, self._cost = list(shapes), cost
         self._found: dict[Shape, _StepGraph | None] = {}
@@ -60,12 +60,17 @@ class StepGraphs:
         return self._found[asked]
 
 
-def _tokens(pair: tuple[Shape, AttentionBackend]) -> Shape:
+def _tokens(pair: tuple[Shape, CapturedAttention]) -> Shape:
     return pair[0]
 
 
+def num_columns(shape: Shape) -> int:
+    """Numbers of a step beside attention's geometry."""
+    return 3 * shape.tokens + 5 * shape.requests
+
+
 class _Columns(NamedTuple):
-    """What a step needs beside attention's geometry, in one buffer of int64, so that one copy brings it."""
+    """What a step needs beside attention's geometry, which brings it along; int64."""
 
     tokens: Any  # [tokens], as the next two
     rows: Any
@@ -81,15 +86,6 @@ class _Columns(NamedTuple):
         return cls(*torch.split(buffer, [shape.tokens] * 3 + [shape.requests] * 5))
 
 
-class _Host:
-    """Pinned memory for one step's columns, and when it has been copied."""
-
-    def __init__(self, size: int, shape: Shape) -> None:
-        self.buffer = torch.zeros(size, dtype=torch.int64, pin_memory=True)
-        self.columns = _Columns(*(column.numpy() for column in _Columns.cut(self.buffer, shape)))
-        self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-
-
 class _StepGraph:
     """
     rank 0    gather tokens, forward, draw, scatter to `last`        the others    gather tokens, forward
@@ -98,19 +94,17 @@ class _StepGraph:
     def __init__(
         self,
         model: Decoder,
-        attention: AttentionBackend,
+        attention: CapturedAttention,
         last: torch.Tensor,
         shape: Shape,
         pool: tuple[int, int] | None,
     ) -> None:
+        from minisgl.kernels import tuned
         from minisgl.kernels.draw import draw
 
         self._attention, self._padding = attention, len(last) - 1
-        size = 3 * shape.tokens + 5 * shape.requests
-        self._buffer = torch.zeros(size, dtype=torch.int64, device=last.device)
-        self._columns = columns = _Columns.cut(self._buffer, shape)
-        # In twos: the copy of one step may wait on the device while the next step is written.
-        self._hosts = [_Host(size, shape) for _ in range(2)]
+        self._columns = columns = _Columns.cut(attention.own, shape)
+        self._hosts = [_Columns(*(part.numpy() for part in _Columns.cut(host, shape))) for host in attention.own_hosts]
         batch = Batch(
             rows=np.full(1, self._padding, np.int32),
             tokens=np.zeros(1, np.int32),
@@ -120,8 +114,7 @@ class _StepGraph:
             sampled=np.zeros(1, np.int32),
             scrub=np.empty(0, np.int32),
         )
-        self._write(batch)
-        attention.begin(batch.starts, batch.counts, batch.pages)
+        self._bring(batch)
 
         def step() -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
             tokens = torch.where(columns.tokens == NOT_KNOWN, last[columns.rows], columns.tokens)
@@ -137,7 +130,7 @@ class _StepGraph:
 
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # kernels are chosen and compiled in a run that is not captured
+        with torch.cuda.stream(stream), tuned.choosing():  # kernels are compiled in a run that is not captured
             step()
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
@@ -148,8 +141,7 @@ class _StepGraph:
 
     def replay(self, batch: Batch) -> torch.Tensor | None:
         """Logits [sampled, vocab] on rank 0, valid until the next replay; then `drawn` has what was drawn."""
-        self._write(batch)
-        self._attention.begin(batch.starts, batch.counts, batch.pages)
+        self._bring(batch)
         self._graph.replay()
         return None if self._logits is None else self._logits[: len(batch.sampled)]
 
@@ -160,11 +152,9 @@ class _StepGraph:
         has_extras = batch.sampling is not None and batch.sampling.extras is not None
         return self._drawn[:, :real], self._tokens[self._columns.wanted[:real]] if has_extras else None
 
-    def _write(self, batch: Batch) -> None:
-        host = self._hosts[0]
-        self._hosts.reverse()
-        host.copied.synchronize()
-        columns = host.columns
+    def _bring(self, batch: Batch) -> None:
+        turn = self._attention.open()
+        columns = self._hosts[turn]
         real, sampled = len(batch.tokens), len(batch.sampled)
         ends = batch.starts + batch.counts
         bounds = np.cumsum(batch.counts)
@@ -180,5 +170,4 @@ class _StepGraph:
         if (sampling := batch.sampling) is not None:
             columns.seeds[:sampled] = sampling.seeds.view(np.int64)
             temperature[:sampled] = sampling.temperature
-        self._buffer.copy_(host.buffer, non_blocking=True)
-        host.copied.record()
+        self._attention.bring(turn, batch.starts, batch.counts, batch.pages)

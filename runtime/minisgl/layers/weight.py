@@ -70,25 +70,27 @@ class Matrix:
         self._packed: Packed | None = None
         # On a GPU, up to so many rows are multiplied by a kernel of their own.
         self._few, self._multiply_few = -1, cast("Multiply", functional.linear)
+        self._multiply_many = cast("Multiply", functional.linear)
 
     def __call__(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         if self._packed is not None:
             return self._packed(x, bias)
-        multiply = self._multiply_few if 0 < len(x) <= self._few else functional.linear
+        multiply = self._multiply_few if 0 < len(x) <= self._few else self._multiply_many
         return multiply(x, self.weight, bias)
 
     def pack(self, *, keep: bool = False) -> int:
         """Take the layout that this CPU multiplies fastest, where there is one; `keep` the plain weight as well. On a
-        GPU, take the way for few rows.
+        GPU, take the ways for few rows and for captured steps.
 
         Measured on Zen 5, one thread, float32 [3072, 576]: 1 row 0.44 ms plain, 0.21 by oneDNN, 0.18 by ours; 8 rows
         1.02, 0.29, 0.20.
         Returns the bytes by which memory grew.
         """
         if self.weight.is_cuda and self.weight.dtype != torch.float32:
+            from minisgl.kernels import tuned
             from minisgl.kernels.skinny import MOST_ROWS, few_rows
 
-            self._few, self._multiply_few = MOST_ROWS, few_rows
+            self._few, self._multiply_few, self._multiply_many = MOST_ROWS, few_rows, tuned.linear
             return 0
         if self.weight.device.type != "cpu":
             return 0

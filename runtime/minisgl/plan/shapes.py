@@ -14,7 +14,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 5
 # Beyond 64, the next one is at most half as large again: a large model pays for padding, and a small one for launches.
 TOKENS = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 3072, 4096)
 FEW_REQUESTS = 8
-APART_PROMPTS = 16  # beside running requests, where prompts have a kernel of their own: each is a place to be scheduled
+APART_PROMPTS = 32  # beside running requests, where prompts have a kernel of their own: each is a place to be scheduled
 
 LAUNCH_SECONDS = 0.0004  # of a layer, kernel by kernel: 12 ms for 28 layers, on the host of an H200
 FLOPS = 600e12  # about what large products reach on a Hopper GPU, per second

@@ -16,7 +16,7 @@ MODEL = replace(SMALL, context_length=256)
 @pytest.mark.parametrize(
     ("args", "tokens", "requests"),
     [
-        ({}, 8192, 256),
+        ({}, 4096, 256),
         ({"max_prefill_length": 1000}, 1000, 256),
         ({"max_running_requests": 3}, 768, 3),  # a request has 256 tokens at most
         ({"max_prefill_length": 7}, 7, 7),

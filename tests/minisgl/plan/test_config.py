@@ -33,7 +33,7 @@ def test_defaults_are_decided() -> None:
     config = resolve()
     assert (config.attention_backend, config.context_length, config.max_step_tokens) == ("torch", 1024, 512)
     assert resolve(max_seq_len_override=100, max_prefill_length=64).context_length == 100
-    assert resolve("cuda").max_step_tokens == 8192
+    assert resolve("cuda").max_step_tokens == 4096
 
 
 @pytest.mark.parametrize("backend", ["auto", "torch", "torch,auto"])

@@ -44,7 +44,7 @@ def test_a_step_takes_the_cheapest_shape(tokens: int, requests: int, taken: tupl
     assert (None if at is None else SHAPES[at][:2]) == taken
 
 
-@pytest.mark.parametrize(("prompts", "taken"), [(16, (384, 256, 16)), (17, None), (8, (384, 256, 16))])
+@pytest.mark.parametrize(("prompts", "taken"), [(32, (384, 256, 32)), (33, None), (8, (384, 256, 32))])
 def test_prompts_apart_from_many_running_requests_have_few_places(
     prompts: int, taken: tuple[int, int, int] | None
 ) -> None:
