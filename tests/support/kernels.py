@@ -258,6 +258,20 @@ def skinny_equals_its_twin(device: str) -> None:
                 close(skinny(x, weight, bias), skinny_twin(x, weight, bias), 2)
 
 
+@check
+def placed_rows_equal_their_twins(device: str) -> None:
+    from minisgl.kernels.rows import place_rows, place_rows_twin
+
+    for bounds in ([3, 5, 9], [0, 4], [2, 2], [7, 20]):
+        queries = torch.tensor(bounds, dtype=torch.int32, device=device)
+        for shifted in (False, True):
+            source = torch.randn(20, 3, 700, device=device)
+            ours, twin = torch.zeros_like(source), torch.zeros_like(source)
+            place_rows(source, ours, queries, shifted=shifted)
+            place_rows_twin(source, twin, queries, shifted=shifted)
+            assert torch.equal(ours, twin), (bounds, shifted)
+
+
 def main() -> None:
     wrong = {}
     for name, function in CHECKS.items():

@@ -26,7 +26,9 @@ class Part(NamedTuple):
     most_pages: int  # of a request
     tokens: int  # most queries; where each request has one, as many as requests
     is_decode: bool
+    begins_late: bool  # its queries begin behind another part's
     plan: torch.Tensor  # bytes on the device, for how a kernel shares the work among processors
+    scratch: torch.Tensor  # as large as the output
 
 
 class Half(ABC):
@@ -72,6 +74,8 @@ class AttentionBackend(ABC):
     def attend_stored(self, layer: int, q: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """As `attend`, when the caller has stored k and v at `slots`; q and `out`, of its shape, are contiguous."""
         raise NotImplementedError
+
+    splits = False  # whether its `halves` share a few tokens' long past among processors
 
     def halves(self, parts: Sequence[Part]) -> list[Half]:
         """This backend's kernels for captured steps, one for each part; the configuration asks only where there are."""

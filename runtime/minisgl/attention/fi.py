@@ -19,7 +19,7 @@ from minisgl.attention.frozen import freeze
 from minisgl.attention.narrow import HOPPER, NarrowDecode, NarrowHalf
 from minisgl.errors import StartError
 from minisgl.kvcache.pool import KVPool
-from minisgl.plan.shapes import Shape, split_bytes
+from minisgl.plan.shapes import SPLIT_TOKENS, Shape, split_bytes
 from minisgl.termination import Reason
 
 WORKSPACE_BYTES = 256 * 2**20  # FlashInfer's for partial results of split requests
@@ -46,6 +46,7 @@ class FlashInferAttention(AttentionBackend):
     """
 
     slots: torch.Tensor
+    splits = True
 
     def __init__(self, pool: KVPool, num_heads: int) -> None:
         super().__init__(pool, num_heads)
@@ -99,16 +100,16 @@ class FlashInferAttention(AttentionBackend):
         return out.flatten(1)
 
     def halves(self, parts: Sequence[Part]) -> list[Half]:
-        narrow, planned = self._narrow, [part for part in parts if self._narrow is None or not part.is_decode]
-        sizes = [(part.tokens, len(part.device.last)) for part in planned]
-        needed = split_bytes(sizes, self.num_heads, self.pool.num_kv_heads, self.pool.k.shape[-1])
-        workspace = self.workspace
-        if needed > workspace.numel() and (self.pool.is_narrow or not is_hopper(self.pool)):
-            workspace = torch.zeros(needed, dtype=torch.uint8, device=self.pool.k.device)
+        narrow, pool, workspace = self._narrow, self.pool, self.workspace
+        most = max(part.tokens for part in parts) if pool.is_narrow or not is_hopper(pool) else SPLIT_TOKENS
+        split = [(part.tokens, len(part.device.last)) for part in parts if not part.is_decode and part.tokens <= most]
+        needed = split_bytes(split, self.num_heads, pool.num_kv_heads, pool.k.shape[-1])
+        if needed > workspace.numel():
+            workspace = torch.zeros(needed, dtype=torch.uint8, device=pool.k.device)
         return [
             NarrowHalf(narrow, part)
             if narrow is not None and part.is_decode
-            else FlashInferHalf(library(), workspace, self.pool, self.num_heads, part)
+            else FlashInferHalf(library(), workspace, pool, self.num_heads, part)
             for part in parts
         ]
 

@@ -9,7 +9,9 @@ import torch
 
 from minisgl.attention.base import Half, Part
 from minisgl.attention.geometry import Paged
+from minisgl.kernels.rows import place_rows
 from minisgl.kvcache.pool import KVPool
+from minisgl.plan.shapes import SPLIT_TOKENS
 
 BLOCKS_PER_PROCESSOR = 2  # FlashInfer splits requests until there are so many
 
@@ -31,18 +33,21 @@ class FlashInferHalf(Half):
             paged_kv_indptr_buf=part.device.bounds,
             paged_kv_indices_buf=part.device.indices,
             paged_kv_last_page_len_buf=part.device.last,
-            backend="fa2" if part.is_decode else "auto",
+            backend="fa2" if part.is_decode or part.tokens <= SPLIT_TOKENS else "auto",
         )
         self._wrapper._int_workspace_buffer = part.plan
         self._plan_fully()
+        # The kernel that splits puts the parts together from line 0 on, wherever the queries begin.
+        self._is_shifted = part.begins_late and self._wrapper._backend == "fa2"
 
     def plan(self, host: Paged, lengths: torch.Tensor, pinned: torch.Tensor) -> None:
         """What the wrapper's `plan` ends in. Before that it looks at every request in Python: 1 ms for 256."""
         wrapper, pool, part = self._wrapper, self.pool, self.part
         dim = pool.k.shape[-1]
+        queries = host.queries - host.queries[0] if self._is_shifted else host.queries
         arguments = [
             *(wrapper._float_workspace_buffer, wrapper._int_workspace_buffer, pinned),
-            *(host.queries, host.bounds, lengths, part.tokens, self._requests),
+            *(queries, host.bounds, lengths, part.tokens, self._requests),
             *(self.num_heads, pool.num_kv_heads, pool.page_size, True, dim, dim),
             *(not part.is_decode, -1),  # causal; no window
         ]
@@ -75,6 +80,11 @@ class FlashInferHalf(Half):
         """The plan has it all."""
 
     def attend(self, layer: int, q: torch.Tensor, out: torch.Tensor) -> None:
-        if self.part.is_decode:
-            q, out = q[: self.part.tokens], out[: self.part.tokens]
-        self._wrapper.run(q, (self.pool.k[layer], self.pool.v[layer]), out=out)
+        part, cache = self.part, (self.pool.k[layer], self.pool.v[layer])
+        if part.is_decode:
+            self._wrapper.run(q[: part.tokens], cache, out=out[: part.tokens])
+        elif self._is_shifted:
+            self._wrapper.run(q, cache, out=part.scratch)
+            place_rows(part.scratch, out, part.device.queries, shifted=True)
+        else:
+            self._wrapper.run(q, cache, out=out)

@@ -25,7 +25,8 @@ PAGES_OF_2 = 256  # tokens that its pages are multiples of
 
 
 class Flash(Protocol):
-    """Causal attention of queries that are each request's last tokens.
+    """Causal attention of queries that are each request's last tokens. Lines of `out` before the first request's are
+    left alone.
 
     q, out [tokens, heads, dim]; keys, values: one layer [pages, page_size, kv_heads, dim]; all int32: queries
     [requests + 1], lengths [requests], table [requests, widest]; most: a bound of any request's queries.
@@ -82,9 +83,11 @@ def problem(name: str, major: int, page_size: int) -> str | None:
 def _three() -> Flash:
     from flash_attn_interface import flash_attn_with_kvcache
 
+    from minisgl.kernels.rows import place_rows
+
     def attend(q: Any, keys: Any, values: Any, queries: Any, lengths: Any, table: Any, most: int, out: Any) -> None:
         given = {"cache_seqlens": lengths, "page_table": table, "cu_seqlens_q": queries, "max_seqlen_q": most}
-        out.copy_(flash_attn_with_kvcache(q, keys, values, causal=True, **given))
+        place_rows(flash_attn_with_kvcache(q, keys, values, causal=True, **given), out, queries, shifted=False)
 
     return attend
 
@@ -105,10 +108,13 @@ def _four() -> Flash:
 def _two() -> Flash:
     from flash_attn import flash_attn_varlen_func
 
+    from minisgl.kernels.rows import place_rows
+
     def attend(q: Any, keys: Any, values: Any, queries: Any, lengths: Any, table: Any, most: int, out: Any) -> None:
         ends = torch.nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
         longest = table.shape[1] * keys.shape[1]
-        out.copy_(flash_attn_varlen_func(q, keys, values, queries, ends, most, longest, causal=True, block_table=table))
+        found = flash_attn_varlen_func(q, keys, values, queries, ends, most, longest, causal=True, block_table=table)
+        place_rows(found, out, queries, shifted=False)
 
     return attend
 

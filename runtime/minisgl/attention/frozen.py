@@ -28,7 +28,7 @@ from minisgl.attention import geometry
 from minisgl.attention.base import AttentionBackend, CapturedAttention, Half, Part
 from minisgl.attention.geometry import Paged
 from minisgl.kvcache.pool import KVPool
-from minisgl.plan.shapes import Shape
+from minisgl.plan.shapes import SPLIT_TOKENS, Shape
 
 PLAN_BYTES = 8 * 2**20  # FlashInfer's own choice
 ALIGNED = 4  # words: 16 bytes
@@ -86,7 +86,8 @@ class Room:
         most_tokens = max(layout.shape.tokens for layout in layouts)
         self.words = torch.zeros(most_words, dtype=torch.int32, device=device)
         self.plans = [torch.empty(PLAN_BYTES, dtype=torch.uint8, device=device) for _ in range(2)]
-        self.out = torch.zeros(most_tokens, num_heads, pool.k.shape[-1], dtype=pool.dtype, device=device)
+        lines = most_tokens, num_heads, pool.k.shape[-1]
+        self.out, self.scratch = (torch.zeros(lines, dtype=pool.dtype, device=device) for _ in range(2))
         self.places = [_Place(most_words) for _ in range(2)]
         self._turn = 0
 
@@ -99,8 +100,9 @@ class Room:
     def parts(self, layout: Layout) -> list[Part]:
         """Singles, then prompts, as the shape has them."""
         views, shape, pages = layout.cut(self.words), layout.shape, layout.most_pages
-        singles = Part(views.singles, pages, layout.num_singles, is_decode=True, plan=self.plans[0])
-        prompts = Part(views.prompts, pages, shape.tokens, is_decode=False, plan=self.plans[1])
+        late, scratch = shape.is_apart, self.scratch[: shape.tokens]
+        singles = Part(views.singles, pages, layout.num_singles, True, False, self.plans[0], scratch)
+        prompts = Part(views.prompts, pages, shape.tokens, False, late, self.plans[1], scratch)
         return [singles] * bool(layout.num_singles) + [prompts] * bool(shape.prompts)
 
 
@@ -118,16 +120,22 @@ def freeze(
     most_pages: int,
     own: Sequence[int],
 ) -> list[CapturedAttention]:
-    """Captured steps of `shapes`, whose prompts are attended by `prefill` and whose singles by `decode`."""
+    """Captured steps of `shapes`, whose prompts are attended by `prefill` and whose singles by `decode`, which also
+    takes few tokens of prompts if it is the one that splits.
+    """
     layouts = [Layout(shape, most_pages, numbers) for shape, numbers in zip(shapes, own, strict=True)]
     room = Room(decode.pool, decode.num_heads, layouts)
     parts = [room.parts(layout) for layout in layouts]
+
+    def is_decodes(part: Part) -> bool:
+        return part.is_decode or (decode.splits and part.tokens <= SPLIT_TOKENS)
+
     made = {
-        kind: iter(backend.halves([part for found in parts for part in found if part.is_decode == kind]))
+        kind: iter(backend.halves([part for found in parts for part in found if is_decodes(part) == kind]))
         for kind, backend in ((True, decode), (False, prefill))
     }
     return [
-        FrozenAttention(decode.pool, decode.num_heads, layout, room, [next(made[part.is_decode]) for part in found])
+        FrozenAttention(decode.pool, decode.num_heads, layout, room, [next(made[is_decodes(part)]) for part in found])
         for layout, found in zip(layouts, parts, strict=True)
     ]
 

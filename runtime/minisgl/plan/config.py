@@ -12,7 +12,7 @@ from typing import Self
 from minisgl.args import LaunchArgs
 from minisgl.errors import UsageError
 from minisgl.plan.model import ModelConfig, check_tensor_parallel
-from minisgl.plan.shapes import FEW_REQUESTS, Shape, decode_shapes, mixed_shapes, split_bytes
+from minisgl.plan.shapes import SPLIT_TOKENS, Shape, decode_shapes, mixed_shapes, split_bytes
 
 # On a CPU a step of this many tokens already runs at full speed; a longer one only makes running streams wait (16 s
 # for 8192 tokens of a 135M model on one core).
@@ -59,7 +59,7 @@ class EngineConfig:
     overlap: bool
     graph_max_batch: int  # 0: no CUDA graphs
     graph_max_tokens: int  # of other captured steps; 0: none
-    attends_apart: bool  # in captured steps, prompts among many running requests by a kernel of their own
+    splits_prompts: bool  # in captured steps, whatever their size
     keeps_copy: bool  # of a tied embedding: one to look up in, one laid out for products
 
     @classmethod
@@ -98,7 +98,7 @@ class EngineConfig:
             overlap=args.overlap == "on" or (args.overlap == "auto" and device == "cuda"),
             graph_max_batch=graph_batch,
             graph_max_tokens=min(GRAPH_TOKENS, args.max_prefill_length) if graph_batch and "torch" not in names else 0,
-            attends_apart=_attends_apart(names[0], cache_dtype == dtype, installed),
+            splits_prompts=names[0] == "fi" and (cache_dtype != dtype or HOPPER not in installed),
             keeps_copy=model.tied_embeddings and device == "cpu" and (dtype == "float32" or AVX512 in installed),
         )
 
@@ -124,19 +124,16 @@ class EngineConfig:
     @property
     def graph_shapes(self) -> list[Shape]:
         """The steps to capture."""
-        # FlashInfer's kernel for prompts over fp8 wants room for every request of a shape.
-        most = self.graph_max_batch if self.cache_dtype == self.dtype else FEW_REQUESTS
-        return decode_shapes(self.graph_max_batch) + mixed_shapes(self.graph_max_tokens, most, apart=self.attends_apart)
+        return decode_shapes(self.graph_max_batch) + mixed_shapes(self.graph_max_tokens, self.graph_max_batch)
 
     @property
     def graph_bytes(self) -> int:
         """What captured steps keep on one rank: each its logits and itself, all together one step's activations."""
         logits = sum(shape.requests for shape in self.graph_shapes) * self.model.vocab_size * BYTES[self.dtype]
         model, ranks = self.model, self.tensor_parallel_size
-        split = 0
-        if self.graph_shapes and not self.attends_apart:  # kernels for Hopper are not split
-            sizes = [(shape.tokens, shape.requests) for shape in self.graph_shapes]
-            split = split_bytes(sizes, model.num_heads // ranks, self.num_kv_heads, model.head_dim)
+        most = self.graph_max_tokens if self.splits_prompts else SPLIT_TOKENS
+        sizes = [(shape.tokens, shape.prompts) for shape in self.graph_shapes if shape.prompts and shape.tokens <= most]
+        split = split_bytes(sizes, model.num_heads // ranks, self.num_kv_heads, model.head_dim) if sizes else 0
         return logits + split + self.graph_max_tokens * self._step_width + len(self.graph_shapes) * GRAPH_BYTES
 
     @property
@@ -202,13 +199,6 @@ def _attention(wanted: str, device: str, dtype: str, cache_dtype: str, installed
             "pip install minisgl[gpu], or use --attention-backend torch"
         )
     return names[0] if len(set(names)) == 1 else ",".join(names)
-
-
-def _attends_apart(prefill: str, is_wide: bool, installed: Container[str]) -> bool:
-    """Whether the kernel for prompts can begin behind the running requests, without a word about them."""
-    if prefill == "fi":
-        return HOPPER in installed and is_wide
-    return prefill == "fa" and FLASH_4 in installed and FLASH_3 not in installed
 
 
 def _graphs(args: LaunchArgs, model: ModelConfig, device: str, attention: str) -> int:

@@ -14,7 +14,10 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 5
 # Beyond 64, the next one is at most half as large again: a large model pays for padding, and a small one for launches.
 TOKENS = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 3072, 4096)
 FEW_REQUESTS = 8
-APART_PROMPTS = 32  # beside running requests, where prompts have a kernel of their own: each is a place to be scheduled
+MOST_PROMPTS = 32  # beside running requests: they have a kernel of their own, for which each is a place to be scheduled
+# Up to so many tokens, a prompt's keys are read by several processors at a time, whose parts are then added up: a few
+# tokens behind 8,000 would else keep an eighth of a GPU busy.
+SPLIT_TOKENS = 256
 
 LAUNCH_SECONDS = 0.0004  # of a layer, kernel by kernel: 12 ms for 28 layers, on the host of an H200
 FLOPS = 600e12  # about what large products reach on a Hopper GPU, per second
@@ -44,10 +47,9 @@ def decode_shapes(largest: int) -> list[Shape]:
     return [Shape(size, size, 0) for size in sorted(sizes)]
 
 
-def mixed_shapes(most_tokens: int, most_requests: int, *, apart: bool = False) -> list[Shape]:
-    """Of other steps up to `most_tokens`; none for 0. `apart`: prompts among many requests have their own kernel."""
-    few = min(FEW_REQUESTS, most_requests)
-    prompts = min(APART_PROMPTS, most_requests) if apart else most_requests
+def mixed_shapes(most_tokens: int, most_requests: int) -> list[Shape]:
+    """Of other steps up to `most_tokens`; none for 0."""
+    few, prompts = min(FEW_REQUESTS, most_requests), min(MOST_PROMPTS, most_requests)
     shapes = {Shape(tokens, few, few) for tokens in TOKENS if few < tokens <= most_tokens}
     # Every second one: each keeps the logits of all its requests.
     many = [tokens for tokens in TOKENS[::-2] if most_requests < tokens <= most_tokens]
@@ -82,7 +84,7 @@ def smallest(shapes: Sequence[Shape], step: Shape) -> int | None:
 
 
 def split_bytes(shapes: Sequence[tuple[int, int]], heads: int, kv_heads: int, dim: int) -> int:
-    """Most bytes that FlashInfer's kernel for older GPUs and for fp8 asks for in captured steps of (tokens, requests).
+    """Most bytes that FlashInfer's kernel that splits prompts asks for in captured steps of (tokens, prompts).
 
     It keeps room for a float32 result of every tile of 128 queries, and for each query's log-sum.
     """

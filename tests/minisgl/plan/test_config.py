@@ -189,20 +189,11 @@ def test_a_gpu_without_what_it_needs(args: dict[str, Any], installed: list[str],
         EngineConfig.resolve(LaunchArgs(model_path="m", **args), SMALL, "cuda", installed)
 
 
-@pytest.mark.parametrize(
-    ("args", "installed", "apart"),
-    [
-        ({}, ["flashinfer-python", "sm90"], True),
-        ({}, ["flashinfer-python", "sm80"], False),
-        ({}, ["flashinfer-python", "sm100"], False),
-        ({}, ["flashinfer-python", "flash-attn-4", "sm100"], True),
-        ({"attention_backend": "fa,fi"}, ["flashinfer-python", "flash-attn-3", "flash-attn-4", "sm90"], False),
-        ({"kv_cache_dtype": "fp8"}, ["flashinfer-python", "sm90"], False),
-    ],
-)
-def test_prompts_are_attended_apart_where_their_kernel_can_begin_late(
-    args: dict[str, Any], installed: list[str], apart: bool
-) -> None:
-    config = EngineConfig.resolve(LaunchArgs(model_path="m", **args), SMALL, "cuda", installed)
-    assert config.attends_apart == apart
-    assert any(shape.is_apart for shape in config.graph_shapes) == apart
+def test_steps_that_are_split_whatever_their_size_keep_more_room() -> None:
+    found = []
+    for gpu, cache in (("sm90", "auto"), ("sm80", "auto"), ("sm90", "fp8")):
+        args = LaunchArgs.model_validate({"model_path": "m", "kv_cache_dtype": cache})
+        found.append(EngineConfig.resolve(args, SMALL, "cuda", ["flashinfer-python", gpu]))
+    hopper, ampere, narrow = found
+    assert hopper.graph_shapes == ampere.graph_shapes == narrow.graph_shapes
+    assert hopper.graph_bytes < ampere.graph_bytes == narrow.graph_bytes

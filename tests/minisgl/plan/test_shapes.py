@@ -48,7 +48,7 @@ def test_a_step_takes_the_cheapest_shape(tokens: int, requests: int, taken: tupl
 def test_prompts_apart_from_many_running_requests_have_few_places(
     prompts: int, taken: tuple[int, int, int] | None
 ) -> None:
-    shapes = decode_shapes(256) + mixed_shapes(4096, 256, apart=True)
+    shapes = decode_shapes(256) + mixed_shapes(4096, 256)
     at = smallest(shapes, Shape(300, 200, prompts))
     assert (None if at is None else shapes[at]) == taken
     assert all(shape.is_apart == (shape.requests == 256) for shape in shapes if not shape.is_decode)
