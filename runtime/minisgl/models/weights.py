@@ -1,4 +1,4 @@
-"""Weights from safetensors files into a model's slots; each rank reads only its own part, for a GPU many at a time.
+"""Weights from safetensors files into a model's slots; what is read is planned in `pieces` and done in `reader`.
 
 No other format is read: a pickled checkpoint can run code. Knows nothing of what the tensors mean.
 """
@@ -7,30 +7,25 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from os.path import lexists
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from minisgl.errors import StartError
 from minisgl.layers.weight import Slot
+from minisgl.models.pieces import Misfit, Piece, Quantized, Stored, cut, parse
+from minisgl.models.reader import Unreadable, read
 from minisgl.termination import Reason
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-# A quantized tensor would convert without an error, to numbers that mean nothing.
-STORED = ("F64", "F32", "F16", "BF16")
-
-CHUNK_BYTES = 16 * 2**20  # read at a time: a vocabulary of gigabytes is never in memory twice
 NUM_DRAWN = 1_048_573  # prime: in no matrix do two rows begin alike
 REPORT_BYTES = 64 * 2**20  # loaded between two reports, or a hundredth of a smaller model
-READERS = 8  # tensors that are read at the same time for a GPU: one reader waits for the disk, then for the copy
 
 
 def load(slots: Iterable[Slot], folder: Path, progress: Progress = lambda done, total: None) -> int:
@@ -40,29 +35,26 @@ def load(slots: Iterable[Slot], folder: Path, progress: Progress = lambda done, 
     """
     slots = list(slots)
     total = num_bytes(slots)
+    count = _Count(total, progress)
     by_file = defaultdict(list)
     for slot, file in zip(slots, _files(slots, folder), strict=True):
         by_file[file].append(slot)
-    count = _Count(total, progress)
-    on_gpu = any(slot.target.is_cuda for slot in slots)
-    with ThreadPoolExecutor(READERS if on_gpu else 1, "weights") as readers:
-        for file, wanted in by_file.items():
+    pieces: list[Piece] = []
+    for file, wanted in by_file.items():
+        stored = _look(file)
+        for slot in wanted:
+            if slot.name not in stored:
+                raise _broken(f"{file} has no tensor {slot.name}")
             try:
-                file.open("rb").close()  # safetensors would call any failure "No such file"
-                with safe_open(file, framework="pt") as tensors:
-                    names = set(tensors.keys())
-                    if missing := [slot.name for slot in wanted if slot.name not in names]:
-                        raise _broken(f"{file} has no tensor {missing[0]}")
-
-                    def read(slot: Slot, tensors: Any = tensors, file: Path = file) -> None:
-                        with torch.inference_mode():  # each thread's own
-                            for copied in _copy(slot, tensors.get_slice(slot.name), file):
-                                count.add(copied)
-
-                    for _ in readers.map(read, wanted):
-                        pass  # raises what a reader raised
-            except (OSError, SafetensorError) as error:
-                raise _unreadable(file, error) from error
+                pieces += cut(slot, stored[slot.name])
+            except Quantized as error:
+                raise StartError(Reason.UNSUPPORTED_MODEL, f"tensor {slot.name} in {file} {error}") from error
+            except Misfit as error:
+                raise _broken(f"tensor {slot.name} in {file} {error}") from error
+    try:
+        read(sorted(pieces, key=lambda piece: (piece.file, piece.offset)), count.add)
+    except Unreadable as error:
+        raise _unreadable(error.file, error.error) from error
     return total
 
 
@@ -141,33 +133,15 @@ def _read_index(path: Path) -> dict[str, str]:
     return dict(where)
 
 
-def _copy(slot: Slot, stored: Any, file: Path) -> Iterator[int]:
-    """Copy the slot's part of one stored tensor, yielding the bytes of each chunk.
-
-    `stored` is a safetensors slice, which reads only what is asked.
-    """
-    shape, target = list(stored.get_shape()), slot.target
-    if stored.get_dtype() not in STORED:
-        raise StartError(
-            Reason.UNSUPPORTED_MODEL,
-            f"tensor {slot.name} in {file} is stored as {stored.get_dtype()}, as in a quantized checkpoint; "
-            "use one in bfloat16, float16 or float32",
-        )
-    part = list(shape)
-    if len(shape) == target.dim():
-        part[slot.dim] = min(target.shape[slot.dim], shape[slot.dim] - slot.start)
-    if part != list(target.shape):
-        raise _broken(
-            f"tensor {slot.name} in {file} has shape {shape}, "
-            f"this model needs {list(target.shape)} from {slot.start} on"
-        )
-    first = [slot.start if dim == slot.dim else 0 for dim in range(len(shape))]
-    rest = tuple(slice(start, start + size) for start, size in zip(first[1:], part[1:], strict=True))
-    rows = max(1, CHUNK_BYTES // max(1, target[:1].nbytes))
-    for row in range(0, len(target), rows):
-        chunk = target[row : row + rows]
-        chunk.copy_(stored[(slice(first[0] + row, first[0] + row + len(chunk)), *rest)])
-        yield chunk.nbytes
+def _look(file: Path) -> dict[str, Stored]:
+    """What a file holds, once safetensors has found nothing wrong with it."""
+    try:
+        with file.open("rb") as opened:  # safetensors would call any failure "No such file"
+            with safe_open(file, framework="np"):
+                pass  # checks the header against itself and against the file's size
+            return parse(file, opened.read(int.from_bytes(opened.read(8), "little")))
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(file, error) from error
 
 
 def _broken(what: str) -> StartError:

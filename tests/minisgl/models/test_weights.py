@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from minisgl.errors import StartError
 from minisgl.layers.weight import Slot
-from minisgl.models import weights
+from minisgl.models import pieces
 from minisgl.models.weights import fill_randomly, load
 from minisgl.termination import Reason
 
@@ -34,7 +34,8 @@ def test_one_file_fills_all_slots_and_reports_progress(tmp_path: Path) -> None:
     assert load(wanted, tmp_path, lambda done, total: heard.append((done, total))) == 68
     assert torch.equal(wanted[0].target, A)
     assert torch.equal(wanted[1].target, B)
-    assert heard == [(0, 68), (48, 68), (68, 68)]
+    assert (heard[0], heard[-1]) == ((0, 68), (68, 68))
+    assert heard[1] in [(48, 68), (20, 68)], "readers do not wait for each other"
 
 
 def test_an_index_leads_to_several_files(tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_a_large_tensor_is_read_in_chunks_and_reported_between_them(
 ) -> None:
     large, small = torch.randn(100, 8), torch.randn(30, 8, 3)
     save_file({"large": large, "small": small}, tmp_path / "model.safetensors")
-    monkeypatch.setattr(weights, "CHUNK_BYTES", 7 * 4 * 4)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 7 * 8 * 4)
     wanted = [
         Slot("large", torch.empty(100, 4), 1, 4),
         Slot("large", torch.empty(50, 8), 0, 50),
@@ -74,7 +75,7 @@ def test_a_large_tensor_is_read_in_chunks_and_reported_between_them(
     assert torch.equal(wanted[2].target, small[20:])
     assert (heard[0], heard[-1]) == (0, total)
     assert heard == sorted(set(heard))
-    monkeypatch.setattr(weights, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 1)
     heard.clear()
     load(wanted, tmp_path, lambda done, total: heard.append(done))
     assert 50 < len(heard) <= 101, "a small model tells every hundredth"
