@@ -75,9 +75,12 @@ class Engine:
                         self.model.slots(), folder, lambda done, total: phase("weights", done, total)
                     )
                 self.weight_bytes += self.model.loaded()
-            phase("kv-cache", None, None)
             self.graphs: StepGraphs | None = None
-            self.tried_bytes = self._try_largest_step() if config.device != "cpu" else None
+            self.tried_bytes: int | None = None
+            if config.device != "cpu":
+                phase("trial", None, None)
+                self.tried_bytes = self._try_largest_step()
+            phase("kv-cache", None, None)
             taken = need(config, self.weight_bytes, max(self.tried_bytes or 0, config.working_bytes))
             size = size_cache(config, free, taken)
             self.cache_size = CacheSize(group.minimum(size.pages, config.device), size.limited_by)

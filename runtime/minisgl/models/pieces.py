@@ -1,4 +1,4 @@
-"""Which bytes of a checkpoint go where: a tensor's place in its file, cut into pieces of a few megabytes. Pure.
+"""Which bytes of a checkpoint go where: a tensor's place in its file, cut into pieces of some megabytes. Pure.
 
     file    [ header | tensor a ............ | tensor b ....... ]
     slot               whole rows: |piece|piece|     as many rows as fit into a piece
@@ -20,7 +20,7 @@ import torch
 
 from minisgl.layers.weight import Slot
 
-PIECE_BYTES = 8 * 2**20  # a disk's full speed begins at some megabytes; each reader has a buffer of this size
+PIECE_BYTES = 4 * 2**20  # a disk's full speed begins at some megabytes; each reader has a buffer of this size
 # A quantized tensor would convert without an error, to numbers that mean nothing.
 STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
