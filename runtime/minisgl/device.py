@@ -24,6 +24,33 @@ log = logging.getLogger(__name__)
 AMX_CAP = "AVX512_CORE_BF16"
 
 
+# Folders of compiled kernels beneath $MINISGL_CACHE/jit, by the variable that its library reads.
+KERNELS = {
+    "TRITON_CACHE_DIR": "triton",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+    "CUTE_DSL_CACHE_DIR": "cute",
+    "TVM_FFI_CACHE_DIR": "tvm",
+    "CUDA_CACHE_PATH": "cuda",  # what the driver compiles
+}
+# What is built on CuTe keeps kernels in folders of its own, FlashAttention 4 only when told to.
+ON_CUTE = {"FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": "flash_attn", "QUACK_CACHE_DIR": "quack"}
+KEEPS = "FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED"
+
+
+def keep_kernels(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Have compiled kernels outlive this process in the folder that MINISGL_CACHE names, which may be a volume; what
+    a variable of a library's own says goes first. Before these libraries are imported.
+    """
+    if named := environ.get("MINISGL_CACHE"):
+        for variable, folder in KERNELS.items():
+            environ.setdefault(variable, f"{named}/jit/{folder}")
+    if cute := environ.get("CUTE_DSL_CACHE_DIR"):
+        for variable, folder in ON_CUTE.items():
+            environ.setdefault(variable, f"{cute}/{folder}")
+        environ.setdefault(KEEPS, "1")
+
+
 def prepare_cpu(ranks: int = 1, environ: MutableMapping[str, str] = os.environ) -> None:
     """Set what torch and its libraries read at import: the thread count, and a cap where AMX is broken."""
     environ.setdefault("OMP_NUM_THREADS", str(threads_per_rank(available_cores(), ranks)))

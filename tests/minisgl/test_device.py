@@ -95,3 +95,26 @@ def test_what_the_user_set_is_respected(monkeypatch: pytest.MonkeyPatch) -> None
     empty: dict[str, str] = {}
     device.prepare_cpu(64, empty)
     assert (empty["OMP_NUM_THREADS"], empty["ONEDNN_MAX_CPU_ISA"]) == ("1", device.AMX_CAP)
+
+
+def test_compiled_kernels_go_where_the_models_are_kept() -> None:
+    environ = {"MINISGL_CACHE": "/volume"}
+    device.keep_kernels(environ)
+    assert environ["TRITON_CACHE_DIR"] == "/volume/jit/triton"
+    assert environ["FLASHINFER_WORKSPACE_BASE"] == "/volume/jit/flashinfer"
+    assert environ["FLASH_ATTENTION_CUTE_DSL_CACHE_DIR"] == "/volume/jit/cute/flash_attn"
+    assert environ["FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED"] == "1", "it keeps nothing by itself"
+
+
+def test_a_folder_that_the_user_named_stays_and_draws_what_is_built_on_it() -> None:
+    environ = {"MINISGL_CACHE": "/cache", "CUTE_DSL_CACHE_DIR": "/jit/cute", "QUACK_CACHE_DIR": "/mine"}
+    device.keep_kernels(environ)
+    assert environ["CUTE_DSL_CACHE_DIR"] == "/jit/cute"
+    assert environ["FLASH_ATTENTION_CUTE_DSL_CACHE_DIR"] == "/jit/cute/flash_attn"
+    assert environ["QUACK_CACHE_DIR"] == "/mine"
+
+
+def test_without_a_folder_every_library_keeps_to_its_own_ways() -> None:
+    environ: dict[str, str] = {}
+    device.keep_kernels(environ)
+    assert environ == {}

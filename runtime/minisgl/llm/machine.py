@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from minisgl.args import LaunchArgs
-from minisgl.device import prepare_cpu, resolve_device
+from minisgl.device import keep_kernels, prepare_cpu, resolve_device
 from minisgl.errors import BackendDied, MiniSGLError
 from minisgl.info import EngineFacts
 from minisgl.llm.output import Answers, Indices
@@ -140,6 +140,7 @@ class Machine:
         args = self._args
         size = args.tensor_parallel_size
         prepare_cpu(size)
+        keep_kernels()
 
         from minisgl.distributed.group import Group
         from minisgl.plan.config import EngineConfig

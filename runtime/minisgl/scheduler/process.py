@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import BaseModel
 
-from minisgl.device import prepare_cpu, resolve_device
+from minisgl.device import keep_kernels, prepare_cpu, resolve_device
 from minisgl.errors import EXIT_CHILD_DIED
 from minisgl.messages import TO_SCHEDULER, Abort, Flush, Generate
 from minisgl.process import Supervisor, leave, run_child
@@ -39,6 +39,7 @@ def main(supervisor: Supervisor) -> None:
     size, ipc = args.tensor_parallel_size, Path(supervisor.config.ipc)
     supervisor.phase("import")
     prepare_cpu(size)
+    keep_kernels()
 
     from minisgl.distributed.group import Group
     from minisgl.scheduler.driver import build_engine
