@@ -23,12 +23,15 @@ def forget(files: Iterable[Path]) -> None:
                 os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def is_forgotten(file: Path) -> bool:
-    """Whether the page cache has nearly nothing of it; a tmpfs, and a file that is mapped, keep everything."""
-    before = _read_bytes()
-    with file.open("rb", buffering=0) as opened:
-        size = len(opened.read(2**20))
-    return _read_bytes() - before >= size // 2
+def is_forgotten(file: Path) -> bool | None:
+    """Whether the page cache has nearly nothing of it: a tmpfs keeps everything. None: the kernel does not tell."""
+    try:
+        before = _read_bytes()
+        with file.open("rb", buffering=0) as opened:
+            size = len(opened.read(2**20))
+        return _read_bytes() - before >= size // 2
+    except (OSError, KeyError):
+        return None
 
 
 def plain_rate(files: Sequence[Path], readers: int, most: int = 8 * 2**30) -> float:

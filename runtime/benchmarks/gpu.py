@@ -70,6 +70,16 @@ SHAPES: dict[str, dict[str, Any]] = {
         "intermediate_size": 14336,
         "tie_word_embeddings": False,
     },
+    # To try a script without a GPU.
+    "tiny": QWEN3
+    | {
+        "vocab_size": 100_000,
+        "hidden_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 8,
+        "intermediate_size": 512,
+        "tie_word_embeddings": False,
+    },
 }
 NUM_PROMPTS, LONGEST, ROUNDS = 256, 1024, 3
 

@@ -1,15 +1,17 @@
 """A checkpoint of real shapes on a GPU: how fast it loads, and whether transformers computes the same from it.
 
-    python3 runtime/benchmarks/gpu_checkpoint.py [shape ...]        qwen3-0.6b (default), qwen3-14b, llama-8b
+    python3 runtime/benchmarks/gpu_checkpoint.py [shape ...] [--fp8]     qwen3-0.6b (default), qwen3-14b, llama-8b, tiny
 
-Writes random weights to a temporary folder, empties the page cache (as root; otherwise the figures are the cache's),
-reads the files once with 8 threads for the disk's own speed, empties it again and loads them. Then the logits behind 32
+Random weights are made on the GPU and written to a temporary folder (14B: 30 GB). With nothing in the page cache
+(emptied as root, else for these files) the disk's own speed, then our start with its phases. Then the logits behind 32
 random prompts and the greedy answers of 16 tokens to 8 of them, ours and those of transformers in bfloat16 on the same
-GPU; and ours with the KV cache in fp8. Prints a table, writes results/gpu_checkpoint.json.
+GPU, and both beside transformers in float32: how far 16 bits alone lead. With --fp8 also ours with the KV cache in fp8.
+Prints a row a shape, writes results/gpu_checkpoint.json; on a CPU ("tiny" only) to try it, without the file.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -21,9 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from disk import forget, is_forgotten, rates
 from report import write
-from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from gpu import COMMON, SHAPES
 from minisgl.args import LaunchArgs
@@ -34,8 +37,9 @@ from minisgl.models import registry, weights
 from minisgl.plan.model import ModelConfig
 from minisgl.scheduler.driver import Driver, build_engine
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FILE_BYTES = 4 * 2**30
-READERS, PIECE_BYTES = 8, 16 * 2**20
+WRITERS, WRITTEN = 8, 2**25  # threads, and numbers that one of them takes at a time
 PAGE = 64
 PROMPTS = [np.random.default_rng(i).integers(0, 100_000, 5 + 13 * i).tolist() for i in range(32)]
 ANSWERED, ANSWER = 8, 16
@@ -43,71 +47,86 @@ ANSWERED, ANSWER = 8, 16
 
 def save(shape: str, folder: Path) -> int:
     """Random weights, in files of a few gigabytes; returns their bytes."""
-    kind = {"model_type": shape.partition("-")[0]}  # what transformers looks at
+    kind = {"model_type": shape.partition("-")[0].replace("tiny", "qwen3")}  # what transformers looks at
     (folder / "config.json").write_text(json.dumps(SHAPES[shape] | COMMON | kind))
     config = ModelConfig.read(folder)
-    model = registry.find(config.architecture)(config, 64, Group(), torch.bfloat16, "cuda")
-    slots = list(model.slots())
-    total = weights.fill_randomly(slots)
+    model = registry.find(config.architecture)(config, 64, Group(), torch.bfloat16, DEVICE)
+    random = torch.Generator(DEVICE).manual_seed(0)
     where: dict[str, str] = {}
-    part: dict[str, torch.Tensor] = {}
-
-    def flush() -> None:
-        name = f"model-{len(set(where.values()))}.safetensors"
-        save_file(part, folder / name)
-        where.update(dict.fromkeys(part, name))
-        part.clear()
-
-    for slot in slots:
-        # A norm's weights are near one: with random signs, nothing would be left of an activation after some layers.
-        tensor = slot.target if slot.target.dim() > 1 else slot.target * 0.1 + 1
-        part[slot.name] = tensor.cpu().contiguous()
-        if sum(tensor.nbytes for tensor in part.values()) >= FILE_BYTES:
-            flush()
-    if part:
-        flush()
+    files: list[dict[str, torch.Tensor]] = [{}]
+    for slot in model.slots():
+        size = slot.target.shape[-1]
+        slot.target.normal_(0, size**-0.5 if slot.target.dim() > 1 else 0.1, generator=random)
+        if (
+            slot.target.dim() == 1
+        ):  # a norm: with random signs, nothing would be left of an activation after some layers
+            slot.target.add_(1)
+        if sum(tensor.nbytes for tensor in files[-1].values()) >= FILE_BYTES:
+            files.append({})
+        files[-1][slot.name] = slot.target
+        where[slot.name] = f"model-{len(files) - 1}.safetensors"
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for number, tensors in enumerate(files):
+            write_file(folder / f"model-{number}.safetensors", tensors, pool)
+    total = sum(tensor.nbytes for tensors in files for tensor in tensors.values())
     (folder / weights.INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": where}))
+    os.sync()
     return total
 
 
-def forget_files() -> bool:
-    """Empty the page cache; False: not allowed."""
-    os.sync()
-    try:
-        Path("/proc/sys/vm/drop_caches").write_text("3")
-    except OSError:
-        return False
-    return True
+def write_file(path: Path, tensors: dict[str, torch.Tensor], pool: ThreadPoolExecutor) -> None:
+    """As safetensors would, which has no more than one thread for it."""
+    header, at = {}, 0
+    for name, tensor in tensors.items():
+        end = at + tensor.nbytes
+        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
+    told = json.dumps(header).encode()
+    told += b" " * (-len(told) % 8)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    os.pwrite(descriptor, len(told).to_bytes(8, "little") + told, 0)
+
+    def put(part: torch.Tensor, offset: int) -> None:
+        view = part.cpu().view(torch.uint8).numpy()
+        assert os.pwrite(descriptor, view, offset) == view.nbytes
+
+    at, tasks = 8 + len(told), []
+    for tensor in tensors.values():
+        for part in tensor.view(-1).split(WRITTEN):
+            tasks.append(pool.submit(put, part, at))
+            at += part.nbytes
+    for task in tasks:
+        task.result()
+    os.close(descriptor)
 
 
-def disk_seconds(folder: Path) -> float:
-    """Reading all files with plain reads."""
-
-    def read(piece: tuple[Path, int]) -> None:
-        with piece[0].open("rb", buffering=0) as file:
-            file.seek(piece[1])
-            file.readinto(bytearray(PIECE_BYTES))
-
-    files = folder.glob("*.safetensors")
-    pieces = [(file, at) for file in files for at in range(0, file.stat().st_size, PIECE_BYTES)]
-    began = time.perf_counter()
-    with ThreadPoolExecutor(READERS) as readers:
-        list(readers.map(read, pieces))
-    return time.perf_counter() - began
-
-
-def build(folder: Path, cache: str) -> tuple[Driver, float]:
-    """An engine, and the seconds that its weights took."""
+def build(folder: Path, cache: str, size: int) -> tuple[Driver, dict[str, Any]]:
+    """An engine, the seconds of its start's phases, and the pace at which its weights came."""
     moments: dict[str, float] = {}
+    reading: list[float] = []
 
     def phase(name: str, done: int | None, total: int | None) -> None:
         moments.setdefault(name, time.perf_counter())
+        if name == "weights" and total is not None:
+            reading.append(time.perf_counter())
 
     args = LaunchArgs(
-        model_path=str(folder), page_size=PAGE, num_tokens=65_536, max_seq_len_override=4096, kv_cache_dtype=cache
+        model_path=str(folder),
+        device=DEVICE,
+        dtype="bfloat16",
+        page_size=PAGE,
+        num_tokens=65_536,
+        max_seq_len_override=4096,
+        kv_cache_dtype=cache,
     )
     driver = Driver(build_engine(args, phase=phase))
-    return driver, moments["kv-cache"] - moments["weights"]
+    moments["warm-up"] = time.perf_counter()
+    driver.engine.warm_up()
+    ends = [*list(moments.values())[1:], time.perf_counter()]
+    row: dict[str, Any] = {"load_gb_per_s": round(size / 1e9 / (reading[-1] - reading[0]), 2)}
+    phases = {name: round(end - moments[name], 2) for name, end in zip(moments, ends, strict=True)}
+    row["phase_gb_per_s"] = round(size / 1e9 / phases["weights"], 2)
+    return driver, row | {"phase_seconds": phases}
 
 
 def logits(driver: Driver, prompts: list[list[int]]) -> torch.Tensor:
@@ -155,51 +174,89 @@ def compare(ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, float]:
     }
 
 
+def transformers_model(folder: Path) -> Any:
+    """Made on the device and filled file by file: there is never a second copy in the host's memory."""
+    with torch.device(DEVICE):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.bfloat16)
+    missing = set(model.state_dict())
+    for file in folder.glob("*.safetensors"):
+        found = load_file(file, device=DEVICE)
+        assert not model.load_state_dict(found, strict=False).unexpected_keys
+        missing -= found.keys()
+    assert missing <= {"lm_head.weight"}, missing
+    model.tie_weights()
+    return model.eval()
+
+
+def their_logits(model: Any, prompts: list[list[int]]) -> torch.Tensor:
+    return torch.cat([model(torch.tensor([p], device=DEVICE), logits_to_keep=1).logits[:, -1].float() for p in prompts])
+
+
+def their_answers(model: Any, prompts: list[list[int]]) -> list[list[int]]:
+    options = {"max_new_tokens": ANSWER, "min_new_tokens": ANSWER, "do_sample": False, "pad_token_id": 0}
+    answers = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt], device=DEVICE)
+        told = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
+        answers.append(told[0, len(prompt) :].tolist())
+    return answers
+
+
+def free() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
 @torch.inference_mode()
-def measure(shape: str, folder: Path) -> dict[str, Any]:
+def measure(shape: str, folder: Path, *, narrow: bool) -> dict[str, Any]:
     began = time.perf_counter()
     size = save(shape, folder)
+    free()
+    seconds = time.perf_counter() - began
     row: dict[str, Any] = {"shape": shape, "gigabytes": round(size / 1e9, 2)}
-    row["write_seconds"] = round(time.perf_counter() - began, 1)
-    torch.cuda.empty_cache()
-    row["from_disk"] = forget_files()
-    row["disk_gb_per_s"] = round(size / 1e9 / disk_seconds(folder), 2)
-    forget_files()
-    driver, seconds = build(folder, "auto")
-    row["load_gb_per_s"] = round(size / 1e9 / seconds, 2)
+    row["write_gb_per_s"] = round(size / 1e9 / seconds, 2)
+    files = sorted(folder.glob("*.safetensors"))
+    row |= rates(files)
+    forget(files)
+    row["from_disk"] = is_forgotten(files[0])
+    driver, told = build(folder, "auto", size)
+    row |= told
+    row["share_of_the_disk"] = round(told["load_gb_per_s"] / max(row["disk_gb_per_s_1"], row["disk_gb_per_s_8"]), 2)
+    print(json.dumps(row), flush=True)
     ours = logits(driver, PROMPTS)
     greedy = SamplingParams(ANSWER, temperature=0, ignore_eos=True)
     answers = driver.generate(PROMPTS[:ANSWERED], greedy)
     del driver
-    torch.cuda.empty_cache()
-    driver, seconds = build(folder, "fp8")
-    row["load_again_gb_per_s"] = round(size / 1e9 / seconds, 2)
-    narrow = logits(driver, PROMPTS)
-    narrow_answers = driver.generate(PROMPTS[:ANSWERED], greedy)
-    del driver
-    torch.cuda.empty_cache()
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to("cuda").eval()
-    theirs = torch.cat([model(torch.tensor([p], device="cuda")).logits[:, -1].float() for p in PROMPTS])
-    told = []
-    for prompt in PROMPTS[:ANSWERED]:
-        ids = torch.tensor([prompt], device="cuda")
-        options = {"max_new_tokens": ANSWER, "min_new_tokens": ANSWER, "do_sample": False, "pad_token_id": 0}
-        told.append(model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, len(prompt) :].tolist())
-    row["against_transformers"] = compare(ours, theirs) | agreement(answers, told)
-    row["fp8_against_bf16"] = compare(narrow, ours) | agreement(narrow_answers, answers)
+    free()
+    if narrow:
+        driver, told = build(folder, "fp8", size)
+        row["load_again_gb_per_s"] = told["load_gb_per_s"]
+        narrowed = compare(logits(driver, PROMPTS), ours)
+        row["fp8_against_bf16"] = narrowed | agreement(driver.generate(PROMPTS[:ANSWERED], greedy), answers)
+        del driver
+        free()
+    model = transformers_model(folder)
+    theirs = their_logits(model, PROMPTS)
+    row["against_transformers"] = compare(ours, theirs) | agreement(answers, their_answers(model, PROMPTS[:ANSWERED]))
+    assert torch.get_float32_matmul_precision() == "highest", "float32 must not be TF32"
+    exact = their_logits(model.float(), PROMPTS)
+    row["ours_against_float32"] = compare(ours, exact)
+    row["transformers_against_float32"] = compare(theirs, exact)
     return row
 
 
 def main() -> None:
     rows = []
-    for shape in sys.argv[1:] or ["qwen3-0.6b"]:
+    shapes = [word for word in sys.argv[1:] if word != "--fp8"]
+    for shape in shapes or ["qwen3-0.6b"]:
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(measure(shape, Path(folder)))
+            rows.append(measure(shape, Path(folder), narrow="--fp8" in sys.argv))
         print(json.dumps(rows[-1]), flush=True)
-        torch.cuda.empty_cache()
+        free()
+    if DEVICE == "cpu":
+        return
     what = f"random weights in bfloat16 from local disk; logits of {len(PROMPTS)} prompts of 5 to 408 tokens"
-    packages = "torch", "transformers", "safetensors", "flashinfer-python"
+    packages = "torch", "transformers", "safetensors", "flashinfer-python", "flash-attn-4"
     write(Path(__file__), {"what": what, "gpu": torch.cuda.get_device_name(), "rows": rows}, packages)
 
 

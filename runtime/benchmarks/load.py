@@ -16,9 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from disk import forget, is_forgotten, plain_rate
 from report import write
 
-from disk import forget, is_forgotten, plain_rate
 from minisgl.device import prepare_cpu
 
 prepare_cpu()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import random
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -351,3 +352,17 @@ def test_any_unicode_text_goes_through_unharmed(server: Serving, client: openai.
         assert (
             "".join(c.choices[0].delta.content or "" for c in stream if c.choices) == plain.choices[0].message.content
         )
+
+
+def test_the_timeline_of_the_start_is_in_the_log_and_in_the_metrics(server: Serving) -> None:
+    told = re.findall(r"start process=(\S+) phase=(\S+) seconds=(\S+)$", server.log, re.MULTILINE)
+    order = [phase for process, phase, _ in told if process == "scheduler-0"]
+    assert order[-4:] == ["import", "weights", "kv-cache", "warm-up"]
+    with httpx.Client(base_url=server.url) as client:
+        metrics, info = client.get("/metrics").text, client.get("/server_info").json()
+    found = re.findall(r'^minisgl_startup_seconds\{.*phase="([^"]+)"\} (\S+)$', metrics, re.MULTILINE)
+    ends = {phase: float(end) for phase, end in found}
+    assert ends == info["startupSeconds"]
+    assert {phase for _, phase, _ in told if phase != "frontend"} <= ends.keys()
+    assert [phase for phase in sorted(ends, key=lambda phase: ends[phase]) if phase in order] == order
+    assert max(ends, key=lambda phase: ends[phase]) == "first-answer"
