@@ -5,11 +5,13 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
-READERS, PIECE_BYTES = (1, 8), 16 * 2**20
+READERS, PIECE_BYTES = (1, 8), 2**20
 
 
 def forget(files: Iterable[Path]) -> None:
@@ -41,9 +43,15 @@ def plain_rate(files: Sequence[Path], readers: int, most: int = 8 * 2**30) -> fl
     forget(files)
     opened = {file: os.open(file, os.O_RDONLY) for file in files}
 
-    def read(mine: int) -> int:
-        with mmap.mmap(-1, PIECE_BYTES) as memory:
-            return sum(os.preadv(opened[file], [memory], at) for file, at in pieces[mine::readers])
+    waiting = deque(pieces)
+
+    def read(_: int) -> int:
+        done = 0
+        with mmap.mmap(-1, PIECE_BYTES) as memory, suppress(IndexError):
+            while True:
+                file, at = waiting.popleft()
+                done += os.preadv(opened[file], [memory], at)
+        return done
 
     began = time.perf_counter()
     with ThreadPoolExecutor(readers) as pool:

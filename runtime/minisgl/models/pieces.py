@@ -20,7 +20,9 @@ import torch
 
 from minisgl.layers.weight import Slot
 
-PIECE_BYTES = 4 * 2**20  # a disk's full speed begins at some megabytes; each reader has a buffer of this size
+# Read at a time, by each reader into a buffer of this size: small, so that several readers still go through a file as
+# one stream, which the kernel reads ahead of, and so that what is copied on is still in a core's cache.
+PIECE_BYTES = 2 * 2**20
 # A quantized tensor would convert without an error, to numbers that mean nothing.
 STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
