@@ -33,9 +33,8 @@ KERNELS = {
     "TVM_FFI_CACHE_DIR": "tvm",
     "CUDA_CACHE_PATH": "cuda",  # what the driver compiles
 }
-# What is built on CuTe keeps kernels in folders of its own, FlashAttention 4 only when told to.
+# What is built on CuTe keeps kernels in folders of its own.
 ON_CUTE = {"FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": "flash_attn", "QUACK_CACHE_DIR": "quack"}
-KEEPS = "FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED"
 
 
 def keep_kernels(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -48,7 +47,6 @@ def keep_kernels(environ: MutableMapping[str, str] = os.environ) -> None:
     if cute := environ.get("CUTE_DSL_CACHE_DIR"):
         for variable, folder in ON_CUTE.items():
             environ.setdefault(variable, f"{cute}/{folder}")
-        environ.setdefault(KEEPS, "1")
 
 
 def prepare_cpu(ranks: int = 1, environ: MutableMapping[str, str] = os.environ) -> None:
