@@ -18,7 +18,7 @@ Told = Mapping[str, StartInfo]  # uid of a pod -> its server's last answer
 
 MOST_PODS = 10  # in status: a hundred pods that start would be a page that nobody reads
 # The runtime's phases that follow one another; a pod may run any image, and a metric's labels must have an end.
-RUNTIME_PHASES = ("import", "download", "weights", "kv-cache", "graphs", "warm-up", "first-answer")
+RUNTIME_PHASES = ("import", "download", "weights", "trial", "kv-cache", "graphs", "warm-up", "first-answer")
 GIB = 2**30
 
 
