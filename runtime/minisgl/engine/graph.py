@@ -128,6 +128,7 @@ class _StepGraph:
                 draw(logits, temperature, columns.seeds, columns.next_positions, last, columns.owners),
             )
 
+        self.run = step  # kernel by kernel, what a replay does at once
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), tuned.choosing():  # kernels are compiled in a run that is not captured
