@@ -49,11 +49,14 @@ def decode_shapes(largest: int) -> list[Shape]:
 
 def mixed_shapes(most_tokens: int, most_requests: int) -> list[Shape]:
     """Of other steps up to `most_tokens`; none for 0."""
-    few, prompts = min(FEW_REQUESTS, most_requests), min(MOST_PROMPTS, most_requests)
+    few = min(FEW_REQUESTS, most_requests)
     shapes = {Shape(tokens, few, few) for tokens in TOKENS if few < tokens <= most_tokens}
-    # Every second one: each keeps the logits of all its requests.
-    many = [tokens for tokens in TOKENS[::-2] if most_requests < tokens <= most_tokens]
-    return sorted(shapes | {Shape(tokens, most_requests, prompts) for tokens in many})
+    # Every second one: each keeps the logits of all its requests. Half as many requests where those weigh.
+    for requests, longest in ((most_requests // 2, 2 * most_requests), (most_requests, most_tokens)):
+        prompts = min(MOST_PROMPTS, requests)
+        many = [tokens for tokens in TOKENS[::-2] if few < requests <= tokens <= min(longest, most_tokens)]
+        shapes |= {Shape(tokens, requests, prompts) for tokens in many}
+    return sorted(shapes)
 
 
 class Cost(NamedTuple):

@@ -18,7 +18,7 @@ def test_decode_shapes_are_few_and_end_with_the_largest() -> None:
 def test_mixed_shapes_are_never_mistaken_for_decode() -> None:
     assert mixed_shapes(0, 256) == []
     assert not any(shape.is_decode for shape in mixed_shapes(2048, 256) + mixed_shapes(64, 1))
-    assert {shape.requests for shape in mixed_shapes(2048, 256)} == {8, 256}
+    assert {shape.requests for shape in mixed_shapes(2048, 256)} == {8, 128, 256}
     assert {shape.requests for shape in mixed_shapes(2048, 5)} == {5}
 
 
@@ -31,7 +31,9 @@ def test_mixed_shapes_are_never_mistaken_for_decode() -> None:
         (2, 1, (16, 8)),
         (128, 1, (128, 8)),
         (129, 8, (192, 8)),
-        (129, 9, (384, 256)),
+        (129, 9, (256, 128)),
+        (129, 129, (160, 160)),
+        (256, 200, (256, 256)),
         (300, 256, (384, 256)),
         (2048, 256, (2048, 256)),
         (4097, 1, None),
@@ -51,7 +53,7 @@ def test_prompts_apart_from_many_running_requests_have_few_places(
     shapes = decode_shapes(256) + mixed_shapes(4096, 256)
     at = smallest(shapes, Shape(300, 200, prompts))
     assert (None if at is None else shapes[at]) == taken
-    assert all(shape.is_apart == (shape.requests == 256) for shape in shapes if not shape.is_decode)
+    assert all(shape.is_apart == (shape.requests > 8) for shape in shapes if not shape.is_decode)
 
 
 @pytest.mark.parametrize("tokens", range(65, 2049, 61))
