@@ -16,7 +16,8 @@ from minisgl.attention import geometry
 from minisgl.attention.base import AttentionBackend, CapturedAttention, Half, Part
 from minisgl.attention.fi_half import FlashInferHalf
 from minisgl.attention.frozen import freeze
-from minisgl.attention.narrow import HOPPER, NarrowDecode, NarrowHalf
+from minisgl.attention.modules import HOPPER
+from minisgl.attention.narrow import NarrowDecode, NarrowHalf
 from minisgl.errors import StartError
 from minisgl.kvcache.pool import KVPool
 from minisgl.plan.shapes import SPLIT_TOKENS, Shape, split_bytes
@@ -53,7 +54,7 @@ class FlashInferAttention(AttentionBackend):
         self.workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=pool.k.device)
         self._decode = library().BatchDecodeWithPagedKVCacheWrapper(self.workspace, "NHD", use_tensor_cores=True)
         self._prefill = library().BatchPrefillWithPagedKVCacheWrapper(self.workspace, "NHD")
-        self._narrow = NarrowDecode(library(), self.workspace, pool) if pool.is_narrow else None
+        self._narrow = NarrowDecode(library(), self.workspace, pool, num_heads) if pool.is_narrow else None
         self._plans = {wrapper: _Plans(wrapper) for wrapper in (self._decode, self._prefill)}
 
     def begin(self, starts: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:

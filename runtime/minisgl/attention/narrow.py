@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
+from minisgl.attention import modules, prebuilt
 from minisgl.attention.base import Half, Part
 from minisgl.attention.geometry import Paged
 from minisgl.kernels.decode import decode, num_parts
 from minisgl.kernels.spread import spread
 from minisgl.kvcache.pool import KVPool
 
-XQA_PAGES, XQA_DIM, HOPPER = (16, 32, 64, 128), 128, 9
 XQA_SHARES = 4  # times the device's processors: it cuts requests when it believes in more of them, so few fill all
 SEMAPHORES = 2**18  # one for each request and KV head
 
@@ -26,13 +26,14 @@ InUse = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # pages, as `kernels.de
 class NarrowDecode:
     """Steps in which every request has one token, eager and captured ones alike."""
 
-    def __init__(self, library: Any, workspace: torch.Tensor, pool: KVPool) -> None:
+    def __init__(self, library: Any, workspace: torch.Tensor, pool: KVPool, num_heads: int) -> None:
         device = pool.k.device
         self._pool, self._workspace = pool, workspace
         self._processors = torch.cuda.get_device_properties(device).multi_processor_count
-        serves = pool.page_size in XQA_PAGES and pool.k.shape[-1] == XQA_DIM
-        serves &= torch.cuda.get_device_capability(device)[0] == HOPPER and pool.dtype == torch.bfloat16
-        self._xqa = library.xqa if serves else None
+        dtype, generation = str(pool.dtype).removeprefix("torch."), torch.cuda.get_device_capability(device)[0]
+        group = num_heads // pool.num_kv_heads
+        module = modules.xqa(dtype, pool.k.shape[-1], group, pool.page_size, generation)
+        self._xqa = library.xqa if module is not None and prebuilt.has(module) else None
         self._semaphores = torch.zeros(SEMAPHORES, dtype=torch.int32, device=device).view(torch.uint32)
 
     def prepare(self, paged: InUse, widest: int) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minisgl.attention import backends
+from minisgl.attention import backends, prebuilt
 from minisgl.distributed.group import Group
 from minisgl.engine.batch import NOT_KNOWN, NOTHING, Batch, Sampled, Sampling, Scores
 from minisgl.engine.graph import StepGraphs, num_columns
@@ -30,6 +30,7 @@ from minisgl.engine.scoring import score
 from minisgl.engine.trial import largest_step, mixed_step, most_memory
 from minisgl.errors import StartError
 from minisgl.info import CacheFacts, EngineFacts, Figure, MemoryFacts
+from minisgl.kernels import launcher
 from minisgl.kvcache.pool import KVPool
 from minisgl.models import registry, weights
 from minisgl.plan.config import EngineConfig
@@ -57,6 +58,9 @@ class Engine:
         self.config, self.folder = config, folder
         self.group = group = group or Group()
         dtype = getattr(torch, config.dtype)
+        if config.device != "cpu":
+            launcher.offer()
+            prebuilt.check(config, torch.cuda.get_device_capability(), torch.cuda.get_device_name())
         # All ranks look before any loads; ranks on CPUs share the machine's memory.
         share = _free_memory(config) // (group.size if config.device == "cpu" else 1)
         self.free_bytes = free = group.minimum(share, config.device)
