@@ -24,6 +24,7 @@ BASES = {
 }
 BASE_SECONDS, BUILD_SECONDS = 1200, 1800
 WHERE = CACHE / "buildah"
+KEPT = "buildah-cache"  # among temporary files: what a Dockerfile keeps from one build for the next
 SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
 # CA bundles a build may need to reach a package index; a machine with its own names it in one of these.
 BUNDLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
@@ -128,8 +129,10 @@ def isolated(log: str, script: str, *arguments: object, timeout: float) -> None:
     temporary, runroot = WHERE / "tmp", WHERE / "run"
     for folder in (temporary, runroot):
         # `run` counts mounts that a killed build took with it; only an empty one tells the truth.
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if path.name != KEPT:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     bundle = next((Path(os.environ[name]) for name in BUNDLES if os.environ.get(name)), BUNDLE)
     env = {
         **os.environ,

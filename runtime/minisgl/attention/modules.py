@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 HOPPER = 9  # the generation of GPUs for which FlashInfer has kernels of their own
 DTYPES, NARROW = ("bfloat16", "float16"), "float8_e4m3fn"
-HEAD_DIMS = (64, 128, 256)  # as FlashInfer has them for Hopper; an image carries no others
+HOPPER_DIMS = (64, 128, 256)  # that FlashInfer has kernels for Hopper for
+HEAD_DIMS = (128, 64)  # of the models that are served; an image carries no others
 XQA_PAGES, XQA_DIM, XQA_DTYPE = (16, 32, 64, 128), 128, "bfloat16"
 # Of what XQA could serve, what an image carries; elsewhere a kernel of ours attends. The groups are those of the models
 # that most are served, the pages are the default and what our figures were measured with.
-XQA_GROUPS, XQA_CARRIED_PAGES = (2, 4, 5, 7, 8), (16, 64)
+XQA_GROUPS, XQA_CARRIED_PAGES = (4, 2, 5, 7, 8), (16, 64)
 ARCHITECTURES = "architectures"  # a file beside the modules: the GPUs they were compiled for
 
 
@@ -52,7 +53,7 @@ class Module(NamedTuple):
 def asked(dtype: str, cache_dtype: str, head_dim: int, generation: int) -> list[Module]:
     """Those that `fi` and `frozen` cannot do without, on a GPU of this generation."""
     found = [Module("fa2", dtype, cache_dtype, head_dim)]  # single tokens; over a narrow cache, prompts instead
-    if cache_dtype == dtype and generation == HOPPER and head_dim in HEAD_DIMS:
+    if cache_dtype == dtype and generation == HOPPER and head_dim in HOPPER_DIMS:
         found.append(Module("fa3", dtype, dtype, head_dim))  # FlashInfer's choice for prompts
     return found
 
@@ -80,10 +81,12 @@ def carried(architectures: Sequence[str]) -> list[Module]:
 
 
 def is_never_called(source: str) -> bool:
-    """Three quarters of FlashInfer's kernels for prompts, and of the time to compile them: for keys that do not lie in
-    pages, and for masks that are given (2) or that tell one item from the next (3).
+    """Most of FlashInfer's kernels for prompts, and of the time to compile them: for keys that do not lie in pages, for
+    masks that are given (2) or tell one item from the next (3), and Hopper's for no mask (0): only single tokens need
+    none, and those are fa2's.
     """
-    return source.startswith("batch_prefill_ragged") or source.endswith(("_mask_2.cu", "_mask_3.cu"))
+    never = ("_sm90_kernel_mask_0.cu", "_mask_2.cu", "_mask_3.cu")
+    return source.startswith("batch_prefill_ragged") or source.endswith(never)
 
 
 def main(folder: Path, architectures: Sequence[str]) -> None:
