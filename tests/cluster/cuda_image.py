@@ -40,7 +40,7 @@ $BUILDAH run --isolation chroot "$container" -- python3 -m minisgl --help
 image=$($BUILDAH mount "$container")
 sh -c "$2" sh "$3" $(find "$image/app" "$image/opt/venv/lib" -path '*/built/cuda_utils*.so' -o -path '*/aot/*.so')
 $BUILDAH run --isolation chroot --volume "$3:/driver:ro" --env LD_LIBRARY_PATH=/driver \\
-    --env TRITON_LIBCUDA_PATH=/driver --env FLASHINFER_CUDA_ARCH_LIST=9.0a "$container" -- python3 -c "$4"
+    --env TRITON_LIBCUDA_PATH=/driver --env FLASHINFER_CUDA_ARCH_LIST=9.0a "$container" -- python3 -c "$4" >&2
 $BUILDAH rm "$container"
 """
 LOOK = r"""
