@@ -88,9 +88,9 @@ def test_a_limit_that_is_too_small_is_refused_with_numbers_and_the_limit_that_fi
 
 def test_the_change_that_is_proposed_fits() -> None:
     runtime = {"maxPrefillLength": 65536}
-    finding = refused(device=GPU | {"memory": "4Gi"}, runtime=runtime)
+    finding = refused(device=GPU | {"memory": "5500Mi"}, runtime=runtime)
     assert "set spec.runtime.maxPrefillLength to 4096, or use GPUs of " in finding.action
-    assert judge(device=GPU | {"memory": "4Gi"}, runtime=runtime | {"maxPrefillLength": 4096})[1] is None
+    assert judge(device=GPU | {"memory": "5500Mi"}, runtime=runtime | {"maxPrefillLength": 4096})[1] is None
 
 
 def test_ranks_that_do_not_divide_the_heads_are_refused_with_the_sizes_that_work() -> None:

@@ -32,6 +32,7 @@ EVERYTHING = (FLASH_4, FLASHINFER, HOPPER, COMPILER, AVX512)  # what a plan for 
 GRAPH_BATCH = 256
 # Longer steps keep the device busy while they are launched one kernel after the other.
 GRAPH_TOKENS = 4096
+LIBRARY_BYTES = 1400 * 2**20  # of a GPU, for kernels and workspaces: 1.4 to 1.8 GB on an H200 beside a step's own
 GRAPH_BYTES = 8 * 2**20  # the driver's, for one graph of some hundred kernels
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
@@ -146,7 +147,8 @@ class EngineConfig:
         model, tokens = self.model, self.max_step_tokens
         logits = 3 * 4 * min(self.max_running_requests, tokens) * model.vocab_size
         mask = tokens * min(tokens, self.context_length)
-        return tokens * self._step_width + logits + mask
+        libraries = LIBRARY_BYTES if self.device == "cuda" else 0
+        return tokens * self._step_width + logits + mask + libraries
 
     @property
     def _step_width(self) -> int:

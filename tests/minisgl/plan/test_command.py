@@ -67,7 +67,7 @@ def test_a_page_says_what_fits_and_nothing_heavy_is_imported(folder: str) -> Non
 
 
 def test_what_does_not_fit_exits_3_with_numbers_and_a_change(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.plan(["--model-path", folder, "--memory", "4Gi", "--device", "cuda"]) == 3
+    assert command.plan(["--model-path", folder, "--memory", "6Gi", "--device", "cuda"]) == 3
     page = capsys.readouterr().out
     assert "does not fit: Qwen3ForCausalLM needs" in page
     assert re.search(r"smallest change that fits: --max-[a-z-]+ \d+; or at least \d\.\d GiB of memory per GPU", page)

@@ -69,7 +69,7 @@ def test_the_least_memory_is_enough_and_less_is_not(device: str, args: dict[str,
     [
         (QWEN3_32B, "cuda", 45 * GIB, {}, Change("tensor_parallel_size", 2)),
         (QWEN3_32B, "cuda", 16 * GIB, {}, Change("tensor_parallel_size", 8)),
-        (SMALL, "cuda", 2 * GIB, {"max_prefill_length": 2**20}, Change("max_prefill_length", 4096)),
+        (SMALL, "cuda", 4 * GIB, {"max_prefill_length": 2**20}, Change("max_prefill_length", 4096)),
     ],
 )
 def test_the_smallest_change_is_the_mildest_that_fits(
