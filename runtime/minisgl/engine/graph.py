@@ -105,12 +105,13 @@ class _StepGraph:
         self._attention, self._padding = attention, len(last) - 1
         self._columns = columns = _Columns.cut(attention.own, shape)
         self._hosts = [_Columns(*(part.numpy() for part in _Columns.cut(host, shape))) for host in attention.own_hosts]
+        count = 1 if shape.is_decode else 2  # a prompt where there may be one
         batch = Batch(
             rows=np.full(1, self._padding, np.int32),
-            tokens=np.zeros(1, np.int32),
+            tokens=np.zeros(count, np.int32),
             starts=np.zeros(1, np.int32),
-            counts=np.ones(1, np.int32),
-            pages=np.zeros((1, 1), np.int32),
+            counts=np.full(1, count, np.int32),
+            pages=np.zeros((1, count), np.int32),
             sampled=np.zeros(1, np.int32),
             scrub=np.empty(0, np.int32),
         )
