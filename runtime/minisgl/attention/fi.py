@@ -102,7 +102,8 @@ class FlashInferAttention(AttentionBackend):
 
     def halves(self, parts: Sequence[Part]) -> list[Half]:
         narrow, pool, workspace = self._narrow, self.pool, self.workspace
-        most = max(part.tokens for part in parts) if pool.is_narrow or not is_hopper(pool) else SPLIT_TOKENS
+        splits_all = pool.is_narrow or not is_hopper(pool)
+        most = max((part.tokens for part in parts), default=0) if splits_all else SPLIT_TOKENS
         split = [(part.tokens, len(part.device.last)) for part in parts if not part.is_decode and part.tokens <= most]
         needed = split_bytes(split, self.num_heads, pool.num_kv_heads, pool.k.shape[-1])
         if needed > workspace.numel():

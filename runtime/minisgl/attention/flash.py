@@ -21,6 +21,7 @@ from minisgl.kvcache.pool import KVPool
 from minisgl.plan.config import FLASH_2, FLASH_3, FLASH_4
 from minisgl.termination import Reason
 
+CACHE = "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR"
 PAGES_OF_2 = 256  # tokens that its pages are multiples of
 
 
@@ -93,7 +94,8 @@ def _three() -> Flash:
 
 
 def _four() -> Flash:
-    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
+    if CACHE in os.environ:  # its own choice is a folder below /tmp, whose code others could have written
+        os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
     warnings.filterwarnings("ignore", message="Argument aux_data", category=UserWarning)  # its own, of no consequence
     from flash_attn.cute.interface import _flash_attn_fwd  # the public one cannot write where it is told
 

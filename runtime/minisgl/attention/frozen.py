@@ -100,9 +100,21 @@ class Room:
     def parts(self, layout: Layout) -> list[Part]:
         """Singles, then prompts, as the shape has them."""
         views, shape, pages = layout.cut(self.words), layout.shape, layout.most_pages
-        late, scratch = shape.is_apart, self.scratch[: shape.tokens]
-        singles = Part(views.singles, pages, layout.num_singles, True, False, self.plans[0], scratch)
-        prompts = Part(views.prompts, pages, shape.tokens, False, late, self.plans[1], scratch)
+        scratch = self.scratch[: shape.tokens]
+        singles = Part(
+            *(views.singles, pages, layout.num_singles),
+            is_decode=True,
+            begins_late=False,
+            plan=self.plans[0],
+            scratch=scratch,
+        )
+        prompts = Part(
+            *(views.prompts, pages, shape.tokens),
+            is_decode=False,
+            begins_late=shape.is_apart,
+            plan=self.plans[1],
+            scratch=scratch,
+        )
         return [singles] * bool(layout.num_singles) + [prompts] * bool(shape.prompts)
 
 
@@ -192,7 +204,7 @@ class FrozenAttention(CapturedAttention):
                 array.queries[:] = np.arange(len(array.queries))
         place, words = room.places[turn], layout.num_words - layout.lengths[-1] + used
         room.words[:words].copy_(place.words[:words], non_blocking=True)
-        for side, pinned in zip(self._sides, place.plans[-len(self._sides) :], strict=True):
+        for side, pinned in zip(self._sides, place.plans, strict=False):
             own = slice(0, single) if side.is_decode else slice(single, None)
             real = len(counts[own])
             lengths = side.lengths.numpy()

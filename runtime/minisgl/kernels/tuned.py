@@ -6,6 +6,7 @@ On an H200, torch's first choice is 3 to 12% behind for some of them, and the be
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ import torch
 from torch.nn import functional
 
 from minisgl.kernels import lt
+
+log = logging.getLogger(__name__)
 
 LEAST_OPERATIONS = 10e9  # a shorter product is over before the next one can be launched, so it cannot be measured
 LEAST_GAIN = 1.02  # times as fast as torch's: less is noise
@@ -56,10 +59,17 @@ def _choose(x: torch.Tensor, weight: torch.Tensor) -> lt.Multiply | None:
 
     def is_equal(multiply: lt.Multiply) -> bool:
         y.fill_(torch.nan)
-        multiply(x, weight, y)
+        try:
+            multiply(x, weight, y)
+        except RuntimeError:  # proposed, and then refused
+            return False
         return torch.equal(y, expected)
 
-    candidates = [multiply for multiply in lt.ways(len(x), weight) if is_equal(multiply)]
+    try:
+        candidates = [multiply for multiply in lt.ways(len(x), weight) if is_equal(multiply)]
+    except (OSError, AttributeError, RuntimeError) as error:
+        log.warning("products are not tuned: %s", error)  # another cuBLASLt than we know: torch's own serves
+        return None
     repeats = max(1, int(ROUND_SECONDS * OPERATIONS_PER_SECOND / operations))
 
     def milliseconds(run: Callable[[], object]) -> float:
