@@ -9,6 +9,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,15 +133,22 @@ def gate_equals_its_twin(device: str) -> None:
             close(gate(both), gate_twin(both), 2)
 
 
+def pages_of(num_pages: int, page_size: int, heads: int, dim: int, *, by_head: bool, **kind: Any) -> torch.Tensor:
+    """Two times keys and values [2, 2, pages, page_size, heads, dim], all zero; in memory token by token or by head."""
+    if by_head:
+        return torch.zeros(2, 2, num_pages, heads, page_size, dim, **kind).transpose(3, 4)
+    return torch.zeros(2, 2, num_pages, page_size, heads, dim, **kind)
+
+
 @check
 def place_heads_equals_its_twin(device: str) -> None:
     from minisgl.kernels.heads import Shape, fits, place_heads, place_heads_twin
 
     shapes = [(16, 8, 128), (9, 3, 64), (4, 1, 256), (5, 5, 16), (3, 1, 32)]
-    tokens, context, num_slots = 3 if is_interpreted(device) else 300, 40, 512
+    tokens, context, num_slots, page_size = 3 if is_interpreted(device) else 300, 40, 512, 16
     for heads, kv_heads, dim in shapes:
         assert fits(dim)
-        for normed in (False, True):
+        for normed, by_head in ((False, True), (True, False)):
             random = {"device": device, "dtype": torch.bfloat16}
             qkv = torch.randn(tokens, (heads + 2 * kv_heads) * dim, **random)
             weights = torch.randn(2, dim, **random)
@@ -150,7 +158,7 @@ def place_heads_equals_its_twin(device: str) -> None:
             sin = torch.cat((-angles.sin(), angles.sin()), dim=-1).bfloat16()
             positions = torch.randint(0, context, (tokens,), device=device)
             slots = torch.randperm(num_slots, device=device)[:tokens]
-            caches = torch.zeros(2, 2, num_slots, kv_heads, dim, **random)
+            caches = pages_of(num_slots // page_size, page_size, kv_heads, dim, by_head=by_head, **random)
             ours, twin = (
                 function(qkv, shape, (cos, sin), positions, slots, (cache[0], cache[1]))
                 for function, cache in zip((place_heads, place_heads_twin), caches, strict=True)
@@ -161,7 +169,7 @@ def place_heads_equals_its_twin(device: str) -> None:
             assert torch.equal(caches[0][1], caches[1][1])
             rest = torch.ones(num_slots, dtype=torch.bool, device=device)
             rest[slots] = False
-            assert not caches[0][:, rest].any(), "other slots are left alone"
+            assert not caches[0].flatten(1, 2)[:, rest].any(), "other slots are left alone"
 
 
 @check
@@ -176,7 +184,7 @@ def place_heads_narrows_as_its_twin(device: str) -> None:
     positions = torch.arange(tokens, device=device) % 8
     slots = torch.randperm(512, device=device)[:tokens]
     shape = Shape(heads, kv_heads, dim, None)
-    caches = torch.zeros(2, 2, 512, kv_heads, dim, dtype=torch.uint8, device=device).view(FP8)
+    caches = pages_of(32, 16, kv_heads, dim, by_head=True, dtype=torch.uint8, device=device).view(FP8)
     for function, cache in zip((place_heads, place_heads_twin), caches, strict=True):
         function(qkv, shape, tables, positions, slots, (cache[0], cache[1]))
     ours, twin = (cache.float() for cache in caches)
@@ -190,7 +198,7 @@ def place_heads_narrows_as_its_twin(device: str) -> None:
 @check
 def decode_equals_its_twin(device: str) -> None:
     from minisgl.kernels.decode import decode, decode_twin
-    from minisgl.kvcache.pool import narrow
+    from minisgl.kvcache.pool import FP8, narrow
 
     shapes = [(4, 2, 32, 16, [5, 70, 1]), (5, 1, 64, 64, [130])]
     if not is_interpreted(device):
@@ -201,6 +209,8 @@ def decode_equals_its_twin(device: str) -> None:
         num_pages = sum(used)
         q = torch.randn(len(lengths), heads, dim, device=device).bfloat16() * 2
         cache = [narrow(torch.randn(num_pages + 1, page_size, kv_heads, dim, device=device)) for _ in range(2)]
+        if len(lengths) > 1:  # head by head, as a GPU's cache lies
+            cache = [part.view(torch.uint8).transpose(1, 2).contiguous().transpose(1, 2).view(FP8) for part in cache]
         for part in cache:
             part.view(torch.uint8)[-1] = 0  # the empty page
         bounds = torch.tensor([0, *used], device=device).cumsum(0).int()

@@ -38,6 +38,9 @@ def _attend_part(
     kv_heads: tl.constexpr,
     dim: tl.constexpr,
     page_size: tl.constexpr,
+    page_stride: tl.constexpr,
+    slot_stride: tl.constexpr,
+    head_stride: tl.constexpr,
     tile: tl.constexpr,
     block: tl.constexpr,
     parts: tl.constexpr,
@@ -64,7 +67,7 @@ def _attend_part(
         token = first + tl.arange(0, block)
         inside = token < end
         page = tl.load(pages + own + token // page_size, mask=inside, other=empty_page)
-        place = ((page.to(tl.int64) * page_size + token % page_size) * kv_heads + kv_head) * dim
+        place = page.to(tl.int64) * page_stride + token % page_size * slot_stride + kv_head * head_stride
         key = tl.load(keys + place[None, :] + at[:, None])
         score = tl.where(inside[None, :], tl.dot(query, key.to(tl.float16)), -float("inf"))
         higher = tl.maximum(best, tl.max(score, axis=1))
@@ -118,9 +121,9 @@ def decode(
 ) -> torch.Tensor:
     """Attend the queries `q` [requests, heads, dim], each to its request's tokens. Returns [requests, heads, dim].
 
-    keys and values: one layer [pages, page_size, kv_heads, dim] in e4m3; paged, all int32: the pages of all requests in
-    order, where each request's begin and the last one's end [requests + 1], and the tokens in each one's last page
-    [requests]; parts: programs that share a request and KV head.
+    keys and values: one layer [pages, page_size, kv_heads, dim] in e4m3, of the same strides, heads contiguous each;
+    paged, all int32: the pages of all requests in order, where each request's begin and the last one's end
+    [requests + 1], and the tokens in each one's last page [requests]; parts: programs that share a request and KV head.
     """
     requests, heads, dim = q.shape
     _, page_size, kv_heads, _ = keys.shape
@@ -137,6 +140,9 @@ def decode(
         kv_heads=kv_heads,
         dim=dim,
         page_size=page_size,
+        page_stride=keys.stride(0),
+        slot_stride=keys.stride(1),
+        head_stride=keys.stride(2),
         tile=max(TILE, triton.next_power_of_2(heads // kv_heads)),
         block=BLOCK,
         parts=parts,
@@ -163,7 +169,7 @@ def decode_twin(
     for i, last in enumerate(paged[2].tolist()):
         pages = paged[0][bounds[i] : bounds[i + 1]].long()
         length = (len(pages) - 1) * page_size + last
-        k, v = (x.view(torch.uint8)[pages].view(keys.dtype).float().view(-1, kv_heads, dim) for x in (keys, values))
+        k, v = (x.view(torch.uint8)[pages].view(keys.dtype).float().flatten(0, 1) for x in (keys, values))
         wide = q[i].float().view(kv_heads, -1, dim)
         scores = torch.einsum("hgd,thd->hgt", wide, k[:length]) * dim**-0.5
         out[i] = torch.einsum("hgt,thd->hgd", scores.softmax(-1), v[:length]).reshape(-1, dim)

@@ -59,6 +59,10 @@ def _place_heads(
     q_out: tl.tensor,
     keys: tl.tensor,
     values: tl.tensor,
+    page_stride: tl.constexpr,
+    slot_stride: tl.constexpr,
+    head_stride: tl.constexpr,
+    page_size: tl.constexpr,
     eps: tl.constexpr,
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
@@ -97,11 +101,12 @@ def _place_heads(
     target = q_out + token * (heads * dim) + head * dim + at
     tl.store(target, turned_left, mask=is_q)
     tl.store(target + half, turned_right, mask=is_q)
-    slot = tl.load(slots + token) * (kv_heads * dim)
-    target = keys + slot + (head - heads) * dim + at
+    slot = tl.load(slots + token)
+    place = slot // page_size * page_stride + slot % page_size * slot_stride + at
+    target = keys + place + (head - heads) * head_stride
     tl.store(target, _narrow(turned_left, narrows), mask=is_k)
     tl.store(target + half, _narrow(turned_right, narrows), mask=is_k)
-    target = values + slot + (head - heads - kv_heads) * dim + at
+    target = values + place + (head - heads - kv_heads) * head_stride
     tl.store(target, _narrow(left, narrows), mask=is_v)
     tl.store(target + half, _narrow(right, narrows), mask=is_v)
 
@@ -117,8 +122,8 @@ def place_heads(
     """Store keys and values of `qkv` [tokens, (heads + 2 * kv_heads) * dim] and return q [tokens, heads, dim].
 
     tables: cosine and signed sine [context, dim]; positions and slots int64 [tokens]; cache: keys and values of one
-    layer [..., kv_heads, dim], counted in slots, in fp8 or as the rest. All contiguous and, but for the indices, of one
-    type; fp32 inside.
+    layer [pages, page_size, kv_heads, dim], of the same strides, heads contiguous each, in fp8 or as the rest. All else
+    is contiguous and, but for the indices, of one type; fp32 inside.
     Floor: twice qkv's bytes.
     """
     heads, kv_heads, dim, norms = shape
@@ -135,6 +140,8 @@ def place_heads(
         k_norm,
         q,
         *cache,
+        *cache[0].stride()[:3],
+        cache[0].shape[1],
         eps,
         heads,
         kv_heads,
@@ -163,9 +170,10 @@ def place_heads_twin(
         q, k = (functional.rms_norm(x, [dim], weight, norms[2]) for x, weight in ((q, norms[0]), (k, norms[1])))
     cos, sin = (table[positions].unsqueeze(1) for table in tables)
     q, k = (torch.addcmul(x * cos, torch.roll(x, dim // 2, -1), sin) for x in (q, k))
+    pages, places = slots // cache[0].shape[1], slots % cache[0].shape[1]
     for kept, new in zip(cache, (k, v), strict=True):
         if kept.dtype == FP8:
-            kept.view(torch.uint8).view(-1, kv_heads, dim)[slots] = narrow(new).view(torch.uint8)
+            kept.view(torch.uint8)[pages, places] = narrow(new).view(torch.uint8)
         else:
-            kept.view(-1, kv_heads, dim)[slots] = new
+            kept[pages, places] = new
     return q

@@ -8,9 +8,30 @@ from minisgl.kvcache.pool import FP8, KVPool
 pytestmark = pytest.mark.cpu
 
 
-def make(cache_dtype: torch.dtype | None = None) -> KVPool:
-    shape = {"num_layers": 2, "num_pages": 3, "page_size": 2, "num_kv_heads": 1, "head_dim": 2}
-    return KVPool(**shape, dtype=torch.float32, device="cpu", cache_dtype=cache_dtype)
+def make(cache_dtype: torch.dtype | None = None, kv_heads: int = 1, **how: bool) -> KVPool:
+    shape = {"num_layers": 2, "num_pages": 3, "page_size": 2, "num_kv_heads": kv_heads, "head_dim": 2}
+    return KVPool(**shape, dtype=torch.float32, device="cpu", cache_dtype=cache_dtype, **how)
+
+
+@pytest.mark.parametrize("cache_dtype", [None, FP8])
+def test_how_a_page_lies_in_memory_changes_nothing_that_is_read(cache_dtype: torch.dtype | None) -> None:
+    by_token, by_head = (make(cache_dtype, 3, by_head=which) for which in (False, True))
+    assert by_token.k.is_contiguous()
+    assert by_head.k.transpose(2, 3).is_contiguous()
+    assert by_head.k.shape == by_token.k.shape
+    slots, k = torch.tensor([5, 0, 2]), torch.randn(3, 6)
+    k[2, 1] = torch.nan
+    pages = torch.tensor([2, by_token.empty_page, 0, 1])
+    for pool in (by_token, by_head):
+        pool.store(1, slots, k, -k)
+        pool.scrub(torch.tensor([1]))
+    for expected, got in zip(by_token.gather(1, pages), by_head.gather(1, pages), strict=True):
+        assert torch.equal(expected, got)
+        assert expected.abs().sum() > 0
+    into = torch.empty(2, 4, 12)
+    by_head.gather(1, pages, (into[0], into[1]))
+    assert torch.equal(into[0], by_token.gather(1, pages)[0])
+    assert (by_head.num_bytes, by_head.token_bytes) == (by_token.num_bytes, by_token.token_bytes)
 
 
 def test_what_is_stored_by_slot_is_gathered_by_page() -> None:
