@@ -71,12 +71,17 @@ class Matrix:
         # On a GPU, up to so many rows are multiplied by a kernel of their own.
         self._few, self._multiply_few = -1, cast("Multiply", functional.linear)
         self._multiply_many = cast("Multiply", functional.linear)
+        self._gated: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor | None] | None = None
 
     def __call__(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         if self._packed is not None:
             return self._packed(x, bias)
         multiply = self._multiply_few if 0 < len(x) <= self._few else self._multiply_many
         return multiply(x, self.weight, bias)
+
+    def gated(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor | None:
+        """silu(gate) * up [rows, out / 2] of the product's halves; None: no kernel gives it at once for so many rows."""
+        return None if self._gated is None else self._gated(x, self.weight, bias)
 
     def pack(self, *, keep: bool = False) -> int:
         """Take the layout that this CPU multiplies fastest, where there is one; `keep` the plain weight as well. On a
@@ -91,6 +96,7 @@ class Matrix:
             from minisgl.kernels.skinny import MOST_ROWS, few_rows
 
             self._few, self._multiply_few, self._multiply_many = MOST_ROWS, few_rows, tuned.linear
+            self._gated = tuned.gated
             return 0
         if self.weight.device.type != "cpu":
             return 0

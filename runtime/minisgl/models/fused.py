@@ -79,4 +79,12 @@ def _norm(norm: Norm, x: torch.Tensor, delta: torch.Tensor | None) -> torch.Tens
 
 def _feed_forward(layer: Layer) -> Callable[[torch.Tensor], torch.Tensor]:
     mlp = layer.mlp
-    return (lambda x: mlp.down(gate(mlp.gate_up(x)))) if isinstance(mlp, MLP) else mlp
+    if not isinstance(mlp, MLP):
+        return mlp
+
+    def feed_forward(x: torch.Tensor) -> torch.Tensor:
+        both = mlp.gate_up
+        gated = both.matrix.gated(x, both.bias)
+        return mlp.down(gate(both(x)) if gated is None else gated)
+
+    return feed_forward
