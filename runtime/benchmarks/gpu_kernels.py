@@ -4,7 +4,8 @@
 
 A graph holds 20 calls, each with weights or inputs of its own where one call's would stay in the L2 cache between
 steps; the median of 20 replays is divided by the calls. `floor_us` is the docstring's bytes at the rate of a large copy
-on this card, measured first. Prints a table, writes results/gpu_kernels.json.
+on this card, or a product's operations at the rate of a large one, whichever takes longer; both are measured first.
+Large products are there where `kernels.tiled` takes them. Prints a table, writes results/gpu_kernels.json.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Any, NamedTuple
 
 import torch
 from report import write
+from torch.nn import functional
 
+from minisgl.kernels import tiled
 from minisgl.kernels.draw import draw
 from minisgl.kernels.gate import gate, gate_twin
 from minisgl.kernels.gemv import gemv_twin
@@ -42,6 +45,7 @@ class Case(NamedTuple):
     ours: Call
     twin: Call
     num_bytes: int
+    operations: int = 0
 
 
 def microseconds(call: Call) -> float:
@@ -71,6 +75,13 @@ def copy_rate() -> float:
     source = torch.zeros(2**30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return 2 * source.nbytes / microseconds(lambda _: target.copy_(source)) * 1e6
+
+
+def product_rate() -> float:
+    """Operations per second of a product of 8,192 cubed."""
+    size = 8192
+    x, y = torch.randn(2, size, size, **RANDOM)
+    return 2 * size**3 / microseconds(lambda _: x @ y) * 1e6
 
 
 def copies(num_bytes: int) -> int:
@@ -124,7 +135,7 @@ def heads() -> Iterator[Case]:
             qkv = torch.randn(tokens, (num + 2 * kv_heads) * dim, **RANDOM)
             q_norm, k_norm = torch.ones(2, dim, **RANDOM)
             cos, sin = torch.rand(2, 4096, dim, **RANDOM)
-            keys, values = torch.zeros(2, 16_384, kv_heads, dim, **RANDOM)
+            keys, values = torch.zeros(2, 128, kv_heads, 128, dim, **RANDOM).transpose(2, 3)
             index = torch.arange(tokens, device="cuda")
             shape = Shape(num, kv_heads, dim, (q_norm, k_norm, 1e-6))
             given = qkv, shape, (cos, sin), index % 4096, index, (keys, values)
@@ -163,12 +174,33 @@ def products() -> Iterator[Case]:
                 )
 
 
+def tiles() -> Iterator[Case]:
+    """Each at the rows of some captured steps."""
+    models = {"0.6B": (1024, 4096, 2048, 3072), "8B": (4096, 6144, 4096, 14_336), "14B": (5120, 7168, 5120, 17_408)}
+    for model, (hidden, qkv, attended, width) in models.items():
+        sizes = {"qkv": (qkv, hidden), "o": (hidden, attended), "gate_up": (2 * width, hidden), "down": (hidden, width)}
+        for what, (outs, ins) in sizes.items():
+            weights = torch.randn(copies(outs * ins * 2), outs, ins, **RANDOM) / 64
+            for rows in (224, 256, 384, 512, 1024, 2048, 4096):
+                gated = what == "gate_up"
+                if (multiply := tiled.way(rows, weights[0], gated=gated)) is None:
+                    continue
+                x, y = torch.randn(rows, ins, **RANDOM), torch.empty(rows, width if gated else outs, **RANDOM)
+                ours = rotate(lambda x, weight, y=y, multiply=multiply: multiply(x, weight, y), x, weights)
+                twin = rotate(
+                    (lambda x, weight: gate(functional.linear(x, weight))) if gated else functional.linear, x, weights
+                )
+                name = f"{model} {what} {outs} x {ins}, {rows} rows"
+                moved = (outs * ins + x.numel() + y.numel()) * 2
+                yield Case("gated" if gated else "tiled", name, ours, twin, moved, 2 * rows * outs * ins)
+
+
 def main() -> None:
     wanted = sys.argv[1:]
-    rate = copy_rate()
+    rate, pace = copy_rate(), product_rate()
     rows = []
-    print(f"{torch.cuda.get_device_name()}: copies at {rate / 1e12:.2f} TB/s")
-    for cases in (draws, norms, gates, heads, products):
+    print(f"{torch.cuda.get_device_name()}: copies at {rate / 1e12:.2f} TB/s, products at {pace / 1e12:.0f} TFLOP/s")
+    for cases in (draws, norms, gates, heads, products, tiles):
         for case in cases():
             if wanted and not any(part in case.kernel for part in wanted):
                 continue
@@ -177,12 +209,13 @@ def main() -> None:
                 "what": case.what,
                 "us": round(microseconds(case.ours), 2),
                 "torch_us": round(microseconds(case.twin), 2),
-                "floor_us": round(case.num_bytes / rate * 1e6, 2),
+                "floor_us": round(max(case.num_bytes / rate, case.operations / pace) * 1e6, 2),
             }
             rows.append(row)
             print(json.dumps(row), flush=True)
     result = {"what": "fused kernels beside plain torch, bfloat16, replayed in a graph", "copy_bytes_per_second": rate}
-    write(Path(__file__), result | {"gpu": torch.cuda.get_device_name(), "rows": rows}, ("torch", "triton"))
+    result |= {"product_operations_per_second": pace, "gpu": torch.cuda.get_device_name(), "rows": rows}
+    write(Path(__file__), result, ("torch", "triton", "quack-kernels"))
 
 
 if __name__ == "__main__":

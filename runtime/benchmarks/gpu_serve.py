@@ -4,7 +4,7 @@
 
 saturation: 512 requests of 100 to 1,024 tokens in and out, arriving faster than they are answered; output tokens per
 second from the first arrival to the last answer. half: arrivals at half the requests that were answered per second,
-alone, and again with a prompt of 8,000 tokens every second; steps of at most 256 tokens. Random weights, and a
+alone, and again with a prompt of 8,000 tokens every second; steps of at most 128 tokens. Random weights, and a
 tokenizer of as many made-up words as the model knows. Prints a table, writes results/gpu_serve.json.
 """
 
@@ -29,7 +29,7 @@ from gpu import COMMON, SHAPES, shapes_and_cache
 
 LENGTHS = ("--input-len=100-1024", "--output-len=100-1024")
 LONG = ("--rate=1", "--num-prompts=10", "--input-len=8000", "--output-len=8")
-REQUESTS, FASTER, HALF_SECONDS, STEP_TOKENS = 512, 200, 12, 256
+REQUESTS, FASTER, HALF_SECONDS, STEP_TOKENS = 512, 200, 12, 128
 
 
 def save(shape: str, folder: Path) -> None:

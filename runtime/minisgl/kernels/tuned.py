@@ -62,7 +62,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
 
 
 def gated(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor | None:
-    """silu(gate) * up [rows, out / 2] of the product's two halves; None where there is no kernel that gives it at once."""
+    """silu(gate) * up [rows, out / 2] of the product's two halves; None where no kernel gives it at once."""
     multiply = _find(x, weight, bias, gated=True)
     if multiply is None:
         return None

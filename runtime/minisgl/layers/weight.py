@@ -80,7 +80,7 @@ class Matrix:
         return multiply(x, self.weight, bias)
 
     def gated(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor | None:
-        """silu(gate) * up [rows, out / 2] of the product's halves; None: no kernel gives it at once for so many rows."""
+        """silu(gate) * up [rows, out / 2] of the product's halves; None: no kernel gives it at once."""
         return None if self._gated is None else self._gated(x, self.weight, bias)
 
     def pack(self, *, keep: bool = False) -> int:
