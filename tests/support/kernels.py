@@ -272,6 +272,22 @@ def placed_rows_equal_their_twins(device: str) -> None:
             assert torch.equal(ours, twin), (bounds, shifted)
 
 
+@check
+def fill_in_equals_its_twin(device: str) -> None:
+    from minisgl.kernels.known import fill_in, fill_in_twin
+
+    last = torch.randint(0, 1000, (40,), device=device)
+    for count in (1, 256, 701):
+        rows, tokens = torch.randint(0, 40, (2 * count,), device=device).split(count)  # of one buffer, as a graph's are
+        tokens[::3] = -1
+        kept = tokens.clone()
+        new = fill_in(tokens, rows, last)
+        assert torch.equal(new, fill_in_twin(tokens, rows, last))
+        assert torch.equal(tokens, kept)
+        assert new.data_ptr() != tokens.data_ptr()
+        assert int(new.min()) >= 0
+
+
 def main() -> None:
     wrong = {}
     for name, function in CHECKS.items():
