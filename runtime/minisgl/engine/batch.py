@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from minisgl.messages import Logprobs
 
-NOT_KNOWN = -1  # a token that was sampled and has not come back yet
+NOT_KNOWN = -1  # a token that was sampled and has not come back yet; kernels.known takes any below 0 for one
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,7 @@ class Engine:
         drawn = None
         if logits is not None and batch.sampling is not None:
             drawn = sample(logits, batch.sampling, self.last[rows])
-            self.last[rows] = drawn.tokens
+            self.last[rows] = drawn.chosen[0].long()
         if self.config.overlap:  # the next step may be decided before the host knows these tokens
             self.last[rows] = self.group.from_first(self.last[rows])
         return drawn.send_home() if drawn is not None else lambda: NOTHING

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from minisgl.attention.base import CapturedAttention
-from minisgl.engine.batch import NOT_KNOWN, Batch
+from minisgl.engine.batch import Batch
 from minisgl.models.decoder import Decoder
 from minisgl.plan.shapes import Cost, Shape, smallest
 
@@ -101,6 +101,7 @@ class _StepGraph:
     ) -> None:
         from minisgl.kernels import tuned
         from minisgl.kernels.draw import draw
+        from minisgl.kernels.known import fill_in
 
         self._attention, self._padding = attention, len(last) - 1
         self._columns = columns = _Columns.cut(attention.own, shape)
@@ -118,7 +119,7 @@ class _StepGraph:
         self._bring(batch)
 
         def step() -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-            tokens = torch.where(columns.tokens == NOT_KNOWN, last[columns.rows], columns.tokens)
+            tokens = fill_in(columns.tokens, columns.rows, last)
             logits = model.forward(tokens, columns.positions, columns.wanted, attention)
             if logits is None:
                 return tokens, None, None
@@ -148,11 +149,13 @@ class _StepGraph:
         return None if self._logits is None else self._logits[: len(batch.sampled)]
 
     def drawn(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What `draw_plainly` gives for the step just replayed, and for extras the tokens before, both [sampled]."""
+        """What `draw_plainly` gives for the step just replayed, for padding too, and for extras the tokens before
+        [sampled].
+        """
         assert self._drawn is not None, "only rank 0 draws"
         real = len(batch.sampled)
         has_extras = batch.sampling is not None and batch.sampling.extras is not None
-        return self._drawn[:, :real], self._tokens[self._columns.wanted[:real]] if has_extras else None
+        return self._drawn, self._tokens[self._columns.wanted[:real]] if has_extras else None
 
     def _bring(self, batch: Batch) -> None:
         turn = self._attention.open()

@@ -4,8 +4,9 @@ position, never on the rows beside it.
 Randomness is counter-based: one number in [0, 1) per (seed, position), then the inverse of the row's cumulative
 distribution. So a request that is preempted, or runs in another batch, draws the same numbers again.
 
-On a GPU the draw is `kernels.draw`, one pass that needs no distribution: for all rows as they are, then once more for
-those whose logits must be changed first. The same seed gives other tokens there than on a CPU.
+On a GPU the draw is `kernels.draw`, which writes no distribution: for all rows as they are, then once more for those
+whose logits must be changed first. It draws the same numbers, so a seed gives the tokens that it gives on a CPU, but
+for what rounding does to the logits, or where a number falls between two tokens.
 """
 
 from __future__ import annotations
@@ -25,21 +26,22 @@ from minisgl.messages import Logprobs
 
 @dataclass(frozen=True)
 class Drawn:
-    """The choice, still on the device: `tokens` and `failed` [sampled], int64 and bool on a CPU, int32 on a GPU.
+    """The choice, still on the device: `chosen` int32 [2, sampled] are the tokens, and 1 for those that failed; what a
+    graph drew for padding may follow in each line.
 
     `logprobs` of those that asked: the chosen token's, then the likeliest tokens' and these tokens, [asking, …].
     """
 
-    tokens: torch.Tensor
-    failed: torch.Tensor
+    chosen: torch.Tensor
+    sampled: int
     extras: Extras | None = None
     logprobs: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     def send_home(self) -> Callable[[], Sampled]:
         """Start the copy to the host; the result waits for it, and for no step that is launched later."""
-        tensors = [self.tokens.int(), self.failed, *(self.logprobs or ())]
+        tensors = [self.chosen, *(self.logprobs or ())]
         event = None
-        if self.tokens.is_cuda:
+        if self.chosen.is_cuda:
             tensors = [
                 torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True) for x in tensors
             ]
@@ -49,10 +51,9 @@ class Drawn:
         def result() -> Sampled:
             if event is not None:
                 event.synchronize()
-            tokens, failed, *asked = (x.numpy() for x in tensors)
-            if failed.dtype != np.bool_:
-                failed = failed != 0
-            return Sampled(tokens, failed, _report(self.extras, tokens, *asked) if self.extras and asked else {})
+            chosen, *asked = (x.numpy() for x in tensors)
+            tokens, failed = chosen[:, : self.sampled]
+            return Sampled(tokens, failed != 0, _report(self.extras, tokens, *asked) if self.extras and asked else {})
 
         return result
 
@@ -70,7 +71,7 @@ def sample(logits: torch.Tensor, sampling: Sampling, last: torch.Tensor) -> Draw
         rows = torch.from_numpy(random).to(logits.device)
         tokens[rows] = _draw(logits, best, rows, random, sampling)
     asked = _logprobs(logits, tokens, extras) if extras is not None and len(extras.logprobs_at) else None
-    return Drawn(tokens, failed, extras, asked)
+    return Drawn(torch.stack((tokens.int(), failed.int())), len(tokens), extras, asked)
 
 
 def draw_plainly(logits: torch.Tensor, sampling: Sampling, rows: NDArray[np.int32], last: torch.Tensor) -> torch.Tensor:
@@ -99,6 +100,7 @@ def draw_again(
 ) -> Drawn:
     """On a GPU: what `draw_plainly` gave, but for the rows that ask for more, which are drawn from changed logits.
 
+    `plain` is as wide as what was drawn, padding included: cut, it would be copied on the device before it goes home.
     `before`: the tokens [sampled] before the drawn ones, needed where there are extras.
     """
     who = _asking(sampling)
@@ -119,7 +121,7 @@ def draw_again(
         plain[0, at] = tokens
         if part.extras is not None and len(part.extras.logprobs_at):
             asked = _logprobs(scores, tokens.long(), part.extras)
-    return Drawn(plain[0], plain[1], extras, asked)
+    return Drawn(plain, len(rows), extras, asked)
 
 
 def _asking(sampling: Sampling) -> NDArray[np.intp]:

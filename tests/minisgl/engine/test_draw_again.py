@@ -102,6 +102,17 @@ def test_a_row_draws_the_same_whatever_it_or_its_neighbours_ask_in_vain() -> Non
     assert report.logprob == pytest.approx(float(logits[6].log_softmax(-1)[report.token]), abs=1e-5)
 
 
+def test_what_a_graph_drew_for_padding_stays_behind() -> None:
+    logits = torch.randn(5, 50, generator=torch.Generator().manual_seed(1))
+    rows, last = np.arange(5, dtype=np.int32), torch.zeros(5, dtype=torch.int64)
+    whole = draw_plainly(logits, asking(5), rows, last)
+    drawn = draw_again(whole.clone(), logits[:3], asking(3, top_k=np.int32([0, 1, 0])), rows[:3], last, last[:3])
+    assert drawn.chosen.is_contiguous(), "one copy brings it home"
+    result = drawn.send_home()()
+    assert result.failed.tolist() == [False] * 3
+    assert result.tokens.tolist() == [int(whole[0, 0]), int(logits[1].argmax()), int(whole[0, 2])]
+
+
 def test_a_bias_reaches_its_row_alone() -> None:
     logits = torch.zeros(3, 9)
     extras = replace(NO_EXTRAS, bias_at=np.array([1]), bias_token=np.array([7]), bias=np.array([100.0], np.float32))
