@@ -79,6 +79,7 @@ def make(
     budget: int = 16,
     *,
     late: bool = False,
+    even: int | None = None,
 ) -> tuple[Scheduler, FakeEngine]:
     config = SchedulerConfig(
         num_pages=num_pages,
@@ -88,6 +89,7 @@ def make(
         context_length=num_pages * page_size,
         vocab_size=VOCAB,
         eos_token_ids=(EOS,),
+        even_past=even,
     )
     caches = {"radix": RadixPrefixCache, "naive": NaivePrefixCache}
     engine = FakeEngine(num_pages, page_size, config.num_rows, late=late)

@@ -19,6 +19,7 @@ class SchedulerConfig:
     context_length: int
     vocab_size: int
     eos_token_ids: tuple[int, ...] = ()
+    even_past: int | None = None  # as `scheduler.budget` has it
 
     @property
     def num_rows(self) -> int:

@@ -22,6 +22,7 @@ from minisgl.kvcache.radix import RadixPrefixCache
 from minisgl.messages import DecodeParams, Finish, Generate, SamplingParams, Step
 from minisgl.plan.config import EngineConfig
 from minisgl.plan.model import ModelConfig
+from minisgl.plan.pace import even_past
 from minisgl.scheduler.config import SchedulerConfig
 from minisgl.scheduler.grammar import Guidance
 from minisgl.scheduler.scheduler import Scheduler
@@ -50,6 +51,7 @@ def build_scheduler(engine: Engine, seed: int | None = None) -> Scheduler:
         context_length=engine.context_length,
         vocab_size=config.model.vocab_size,
         eos_token_ids=config.model.eos_token_ids,
+        even_past=even_past(config.model),
     )
     words = engine.folder / "tokenizer.json"
     return Scheduler(limits, cache, seed, Guidance(words, config.model.vocab_size, config.model.eos_token_ids))

@@ -29,6 +29,7 @@ from minisgl.engine.batch import NOT_KNOWN, Batch, Sampled
 from minisgl.kvcache.base import PrefixCache
 from minisgl.messages import Finish, Generate, Opened, Stats
 from minisgl.scheduler.assembly import assemble
+from minisgl.scheduler.budget import Budget
 from minisgl.scheduler.config import SchedulerConfig
 from minisgl.scheduler.grammar import Held, Hold
 from minisgl.scheduler.pages import PageTable
@@ -55,9 +56,8 @@ class Scheduler:
         """`hold` compiles the grammars of requests that have one."""
         self.config, self._hold = config, hold
         self.results = Results()
-        num_rows = config.num_rows
-        self._rows = RowTable(num_rows, config.context_length)
-        self._pages = PageTable(config.num_pages, config.page_size, num_rows, config.context_length, cache)
+        self._rows = RowTable(config.num_rows, config.context_length)
+        self._pages = PageTable(config.num_pages, config.page_size, config.num_rows, config.context_length, cache)
         self._waiting = Queue()
         self._known: dict[int, Request] = {}  # what has no terminal result yet
         self._row_of: dict[int, int] = {}
@@ -66,6 +66,7 @@ class Scheduler:
         self._is_eos = np.zeros(config.vocab_size, bool)
         self._is_eos[[token for token in config.eos_token_ids if token < config.vocab_size]] = True
         self._random = np.random.default_rng(seed)
+        self._budget = Budget(config.max_step_tokens, config.even_past)
         self._arrivals = self._steps = self._queried = self._hits = self._preemptions = 0
 
     # ---- requests come and go
@@ -113,8 +114,7 @@ class Scheduler:
 
     def abort(self, uid: int) -> None:
         """End a request early, wherever it stands; an unknown one has ended already."""
-        request = self._known.get(uid)
-        if request is None:
+        if (request := self._known.get(uid)) is None:
             return
         if (row := self._row_of.get(uid)) is None:
             self._waiting.remove(request)
@@ -158,14 +158,14 @@ class Scheduler:
             self._preempt_last(counts)
             decoding = decoding[rows.used[decoding]]
         counts[decoding] = 1
+        self._budget.begin(len(decoding))
 
         for row in by_turn[pending > 1].tolist():
             if rows.used[row] and not self._grow_prefill(row, counts):
                 return None
         self._admit(counts)
 
-        chosen = np.flatnonzero(counts)
-        if not len(chosen):
+        if not len(chosen := np.flatnonzero(counts)):
             return None
         if len(chosen) <= MOST_SORTED:
             chosen = chosen[np.argsort(-rows.length[chosen], kind="stable")]
@@ -232,8 +232,8 @@ class Scheduler:
 
     def _grow_prefill(self, row: int, counts: NDArray[np.int32]) -> bool:
         """Give an admitted row its next chunk, taking pages from later rows; False: not while a step is in flight."""
-        rows = self._rows
-        count = min(self._budget(counts), int(rows.length[row] - rows.computed[row]))
+        rows, past = self._rows, int(self._rows.computed[row])
+        count = self._budget.affordable(past, int(rows.length[row]) - past)
         end = rows.computed[[row]] + count
         while not self._pages.extend(np.array([row]), end):
             if int(rows.by_turn()[-1]) == row:
@@ -241,6 +241,7 @@ class Scheduler:
             if self._flights:
                 return False
             self._preempt_last(counts)
+        self._budget.pay(past, count)
         counts[row] = count
         return True
 
@@ -249,7 +250,7 @@ class Scheduler:
         rows = self._rows
         stuck: list[Request] = []
         for request in self._waiting.first(MOST_LOOKED_AT + len(rows.used)):
-            if self._budget(counts) <= 0 or (row := rows.free_row()) is None:
+            if self._budget.left <= 0 or (row := rows.free_row()) is None:
                 return
             if request.held is not None and not self._can_start(request, request.held):
                 continue
@@ -288,19 +289,18 @@ class Scheduler:
             request.cached_tokens = found
             self._queried += len(request.ids)
             self._hits += found
-        counts[row] = min(self._budget(counts), len(request.ids) - found)
+        counts[row] = self._budget.affordable(found, len(request.ids) - found)
+        self._budget.pay(found, int(counts[row]))
         fits = pages.extend(np.array([row]), rows.computed[[row]] + counts[row])
         assert fits, "the check above covers the first chunk"
         return True
-
-    def _budget(self, counts: NDArray[np.int32]) -> int:
-        return self.config.max_step_tokens - int(counts.sum())
 
     def _preempt_last(self, counts: NDArray[np.int32]) -> None:
         """Send the last row in turn back to the queue. Its pages stay findable until others need them."""
         row = int(self._rows.by_turn()[-1])
         self._waiting.put(self._leave(row))
         self._preemptions += 1
+        self._budget.left += int(counts[row])
         counts[row] = 0
 
     def _launch(self, chosen: Index, counts: NDArray[np.int32]) -> Batch:

@@ -26,11 +26,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         budget=st.integers(1, 24),
         overlap=st.booleans(),
         late=st.booleans(),
+        even=st.sampled_from([None, 1, 8]),
     )
-    def start(self, size: int, cache: str, tokens: int, budget: int, overlap: bool, late: bool) -> None:
+    def start(
+        self, size: int, cache: str, tokens: int, budget: int, overlap: bool, late: bool, even: int | None
+    ) -> None:
         pages = max(2, -(-tokens // size))
         self.capacity, self.budget = pages * size, budget
-        scheduler, engine = make(pages, size, cache, running=5, budget=budget, late=late)
+        scheduler, engine = make(pages, size, cache, running=5, budget=budget, late=late, even=even)
         self.loop = Loop(scheduler, engine, overlap=overlap)
         self.asked: dict[int, tuple[list[int], int]] = {}
         self.aborted: set[int] = set()
