@@ -47,6 +47,8 @@ def keep_kernels(environ: MutableMapping[str, str] = os.environ) -> None:
     if cute := environ.get("CUTE_DSL_CACHE_DIR"):
         for variable, folder in ON_CUTE.items():
             environ.setdefault(variable, f"{cute}/{folder}")
+    if "QUACK_CACHE_DIR" not in environ:  # its own choice is a folder below /tmp, whose code others could have written
+        environ.setdefault("QUACK_CACHE_ENABLED", "0")
 
 
 def prepare_cpu(ranks: int = 1, environ: MutableMapping[str, str] = os.environ) -> None:

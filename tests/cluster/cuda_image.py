@@ -45,7 +45,7 @@ $BUILDAH rm "$container"
 """
 LOOK = r"""
 import os, re
-import flash_attn.cute, flashinfer, torch, triton
+import flash_attn.cute, flashinfer, quack.gemm_interface, torch, triton
 from minisgl.attention import modules, prebuilt
 from minisgl.kernels import launcher
 

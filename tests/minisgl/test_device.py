@@ -111,9 +111,10 @@ def test_a_folder_that_the_user_named_stays_and_draws_what_is_built_on_it() -> N
     assert environ["CUTE_DSL_CACHE_DIR"] == "/jit/cute"
     assert environ["FLASH_ATTENTION_CUTE_DSL_CACHE_DIR"] == "/jit/cute/flash_attn"
     assert environ["QUACK_CACHE_DIR"] == "/mine"
+    assert "QUACK_CACHE_ENABLED" not in environ
 
 
-def test_without_a_folder_every_library_keeps_to_its_own_ways() -> None:
+def test_without_a_folder_every_library_keeps_to_its_own_ways_but_for_one_that_anybody_can_write_to() -> None:
     environ: dict[str, str] = {}
     device.keep_kernels(environ)
-    assert environ == {}
+    assert environ == {"QUACK_CACHE_ENABLED": "0"}

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -66,24 +67,39 @@ def way(rows: int, weight: torch.Tensor, *, gated: bool) -> Multiply | None:
 
 
 def _plain(wide: int) -> Multiply:
-    from quack.gemm import gemm  # takes seconds
+    from quack.gemm_interface import gemm_tuned  # takes seconds
+
+    untuned, config = gemm_tuned.fn, _config(wide)
 
     def multiply(x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> None:
-        one_batch = x[None], weight[None], y[None]
-        gemm(*one_batch, None, None, ROWS, wide, *CLUSTER, pingpong=wide <= WIDEST_IN_TURNS)
+        untuned(x, weight.t(), y, config=config)
 
     return multiply
 
 
 def _gated(wide: int) -> Multiply:
-    from quack.gemm_act import gemm_gated
+    from quack.gemm_interface import gemm_gated
+
+    # "B": the gates' lines of W stand before the others, not each beside its own.
+    how = {"activation": "swiglu", "store_preact": False, "tuned": False, "concat_layout": ("B",)}
+    config = _config(wide)
 
     def multiply(x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> None:
-        x, weight, y = x[None], weight[None], y[None]
-        in_turns = wide <= WIDEST_IN_TURNS
-        # "B": the gates' lines of W stand before the others, not each beside its own.
-        gemm_gated(
-            x, weight, None, None, y, None, "swiglu", ROWS, wide, *CLUSTER, pingpong=in_turns, concat_layout=("B",)
-        )
+        gemm_gated(x, weight.t(), postact_out=y, config=config, **how)
 
     return multiply
+
+
+def _config(wide: int) -> Any:
+    from quack.gemm_config import GemmConfig
+
+    rows, columns = CLUSTER
+    return GemmConfig(
+        tile_m=ROWS,
+        tile_n=wide,
+        pingpong=wide <= WIDEST_IN_TURNS,
+        cluster_m=rows,
+        cluster_n=columns,
+        is_dynamic_persistent=False,
+        device_capacity=HOPPER,
+    )

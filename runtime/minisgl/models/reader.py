@@ -23,8 +23,8 @@ from minisgl.models.pieces import Piece
 from minisgl.threads import available_cores
 
 # A fast disk wants several reads at a time, and copies in the meantime. More readers than cores wait for each other
-# instead: on two cores, from a disk of 1.3 GB/s, one brought 0.7 into memory, two 1.1. To an H200, four brought 1.7 of a
-# disk's 1.65 GB/s, and 11 from the page cache; eight 1.5 and 9.6, one 1.5 and 4.9.
+# instead: on two cores, from a disk of 1.3 GB/s, one brought 0.7 into memory, two 1.1. To an H200, four brought all
+# that a disk of 1.65 GB/s gave, and 11 from the page cache; eight 1.5 and 9.6, one 1.5 and 4.9.
 FEWEST, MOST = 2, 4
 
 
