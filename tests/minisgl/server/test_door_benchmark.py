@@ -21,7 +21,7 @@ def test_it_tells_what_was_streamed(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     found = re.search(r"400 offered +(\d+) tokens/s +([\d.]+) events/token", ran.stdout)
     assert found, ran.stdout
-    assert 40 < int(found[1]) <= 400
+    assert 40 < int(found[1]) <= 400 * 40 / 39  # a first token may come at once: 40 take 39 ticks of the clock
     assert 0.5 < float(found[2]) <= 1
     for process in ("front end", "scheduler", "detokenizer", "client"):
         assert f"{process} " in ran.stdout
