@@ -5,7 +5,8 @@
 offline: 256 prompts, seed 0, prompt and answer lengths uniform in 100..1024, end tokens ignored, temperature 0.6,
 random weights, nothing reused between rounds; tokens per second of answers, round 0 included in the list. latency: one
 token's time at batch 1, 8 and 64 = (time for 257 tokens - time for 1) / 256 with prompts of 128; first token = time for
-one token, a fresh prompt each, median of 5. Prints a table, writes results/gpu.json (with --fp8: gpu_fp8.json).
+one token, a fresh prompt each, median of 5. Prints each figure once it is known, then a line a shape; writes
+results/gpu.json (with --fp8: gpu_fp8.json).
 """
 
 from __future__ import annotations
@@ -124,7 +125,12 @@ def offline(driver: Driver) -> list[float]:
     for round_number in range(ROUNDS):
         fresh = [[token + round_number for token in prompt] for prompt in prompts]
         rates.append(round(sum(lengths) / run(driver, fresh, lengths, 0.6), 1))
+        say("offline, tokens/s", rates[-1])
     return rates
+
+
+def say(what: str, figure: float) -> None:
+    print(f"{what}: {figure}", file=sys.stderr, flush=True)
 
 
 def latency(driver: Driver) -> dict[str, float]:
@@ -142,9 +148,11 @@ def latency(driver: Driver) -> dict[str, float]:
         many = median(lambda batch=batch: seconds(batch, 128, 257), 3)  # type: ignore[misc]
         one = median(lambda batch=batch: seconds(batch, 128, 1), 3)  # type: ignore[misc]
         result[f"ms_per_token_batch_{batch}"] = round((many - one) / 256 * 1000, 3)
+        say(f"batch {batch}, ms/token", result[f"ms_per_token_batch_{batch}"])
     for prompt in (128, 1024, 4000):
         first = median(lambda prompt=prompt: seconds(1, prompt, 1), 5)  # type: ignore[misc]
         result[f"first_token_ms_prompt_{prompt}"] = round(first * 1000, 2)
+        say(f"prompt of {prompt}, ms to the first token", result[f"first_token_ms_prompt_{prompt}"])
     return result
 
 
@@ -156,6 +164,7 @@ def main() -> None:
         driver = build(shape, kv_cache_dtype=cache)
         driver.engine.warm_up()
         row: dict[str, Any] = {"shape": shape, "start_seconds": round(time.perf_counter() - began, 1)}
+        say(f"{shape}, seconds to start", row["start_seconds"])
         row["graphs"] = len(driver.engine.graphs.shapes) if driver.engine.graphs else 0
         row["cache"] = driver.engine.config.cache_dtype
         row["attention"] = driver.engine.config.attention_backend
