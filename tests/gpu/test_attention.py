@@ -113,12 +113,16 @@ FROZEN = {
     "whole prefill": (Shape(128, 8, 8), [(0, 128)]),
     "chunks": (Shape(512, 8, 8), [(64, 100), (17, 300)]),
     "few": (Shape(128, 8, 8), [(5, 1), (200, 1), (0, 100)]),
-    "many": (Shape(320, 256, 32), [(5, 1), (200, 1), (33, 1), (0, 200), (70, 20)]),
-    "many, few tokens": (Shape(192, 96, 32), [(5, 1), (200, 1), (33, 1), (0, 100), (400, 20), (1, 3)]),
+    "many": (Shape(320, 256, 32, True), [(5, 1), (200, 1), (33, 1), (0, 200), (70, 20)]),
+    "many, few tokens": (Shape(192, 96, 32, True), [(5, 1), (200, 1), (33, 1), (0, 100), (400, 20), (1, 3)]),
     "a long past": (Shape(64, 8, 8), [(600, 30)]),
     "a long past beside others": (Shape(128, 64, 16), [(5, 1), (200, 1), (600, 30)]),
-    "many without singles": (Shape(320, 256, 32), [(0, 200), (70, 20)]),
-    "few tokens without singles": (Shape(192, 96, 32), [(0, 100), (70, 20)]),
+    "many without singles": (Shape(320, 256, 32, True), [(0, 200), (70, 20)]),
+    "few tokens without singles": (Shape(192, 96, 32, True), [(0, 100), (70, 20)]),
+    "one far longer than all": (Shape(64, 64, 0, True), [(5, 1), (639, 1), (33, 1), (16, 1)]),
+    "many whose pasts are cut": (Shape(256, 256, 0, True), [(5, 1), (200, 1), (33, 1), (639, 1)]),
+    "one far longer beside prompts": (Shape(128, 64, 32, True), [(5, 1), (639, 1), (0, 40), (70, 20)]),
+    "none is longer than others": (Shape(64, 64, 0), [(300, 1), (301, 1)]),
 }
 
 
@@ -157,7 +161,7 @@ def test_frozen_steps_equal_eager_ones(
     most_pages = -(-640 // page_size)
     frozen = eager.freeze([shape for shape, _ in FROZEN.values()], most_pages, [10] * len(FROZEN))
     for _ in range(2):  # each one's plan comes after another's, in memory that they share
-        for twin, (case, ((tokens, _, _), parts)) in zip(frozen, FROZEN.items(), strict=True):
+        for twin, (case, ((tokens, *_), parts)) in zip(frozen, FROZEN.items(), strict=True):
             starts, counts = (np.array(column, np.int32) for column in zip(*parts, strict=True))
             shuffled = np.random.default_rng(1).permutation(num_pages).astype(np.int32)
             pages = shuffled[: len(parts) * most_pages].reshape(-1, most_pages)

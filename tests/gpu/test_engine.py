@@ -94,6 +94,30 @@ def test_a_replayed_graph_gives_the_logits_of_its_step_run_kernel_by_kernel_bit_
     assert any(tokens > requests for tokens, requests, _ in checked)
 
 
+def test_one_request_far_longer_than_the_others_takes_the_graph_that_cuts_its_past(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "qwen3", num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=2048, **HEAD_DIM)
+    random = np.random.default_rng(0)
+    prompts = [random.integers(0, 96, size).tolist() for size in [1500] + 39 * [6]]
+    wanted = SamplingParams(12, temperature=0, ignore_eos=True)
+    plain = driver(tmp_path, dtype="bfloat16", cuda_graph_max_bs=0, overlap="off").generate(prompts, wanted)
+    captured = driver(tmp_path, dtype="bfloat16", cuda_graph_max_bs=64)
+    graphs = captured.engine.graphs
+    assert graphs is not None
+    original, taken = graphs.find, set()
+
+    def find(batch: Any) -> Any:
+        graph = original(batch)
+        if graph is not None and graph.shape.is_decode:
+            taken.add(graph.shape)
+        return graph
+
+    graphs.find = find  # type: ignore[method-assign]
+    assert captured.generate(prompts, wanted) == plain
+    assert taken == {(64, 64, 0, True)}
+    assert captured.generate(prompts[1:], wanted) == plain[1:]
+    assert (64, 64, 0, False) in taken
+
+
 def test_float32_answers_are_those_of_transformers(tmp_path: Path) -> None:
     oracle = save_tiny(tmp_path, "qwen3")
     answers = driver(tmp_path, dtype="float32").generate(PROMPTS, SamplingParams(20, temperature=0, ignore_eos=True))

@@ -27,12 +27,15 @@ class Part(NamedTuple):
     tokens: int  # most queries; where each request has one, as many as requests
     is_decode: bool
     begins_late: bool  # its queries begin behind another part's
+    is_shared: bool  # a request's past is read by several blocks of threads, also where requests fill the device
     plan: torch.Tensor  # bytes on the device, for how a kernel shares the work among processors
     scratch: torch.Tensor  # as large as the output
 
 
 class Half(ABC):
     """A kernel for a `Part` of captured steps."""
+
+    is_whole = False  # one block of threads reads all of a request's past, however long it is
 
     @abstractmethod
     def plan(self, host: Paged, lengths: torch.Tensor, pinned: torch.Tensor) -> None:
@@ -91,6 +94,7 @@ class AttentionBackend(ABC):
 class CapturedAttention(AttentionBackend):
     """Attention in a CUDA graph. A step's numbers, the caller's among them, come to the device in one copy."""
 
+    is_whole = False  # as a `Half`'s
     own: torch.Tensor  # the caller's, int64, on the device
     own_hosts: list[torch.Tensor]  # the same in pinned memory, by turn: one may wait for its copy, one be written
 

@@ -20,7 +20,7 @@ from minisgl.attention.modules import HOPPER
 from minisgl.attention.narrow import NarrowDecode, NarrowHalf
 from minisgl.errors import StartError
 from minisgl.kvcache.pool import KVPool
-from minisgl.plan.shapes import SPLIT_TOKENS, Shape, split_bytes
+from minisgl.plan.shapes import SPLIT_TOKENS, Shape, shared_bytes, split_bytes
 from minisgl.termination import Reason
 
 WORKSPACE_BYTES = 256 * 2**20  # FlashInfer's for partial results of split requests
@@ -105,7 +105,9 @@ class FlashInferAttention(AttentionBackend):
         splits_all = pool.is_narrow or not is_hopper(pool)
         most = max((part.tokens for part in parts), default=0) if splits_all else SPLIT_TOKENS
         split = [(part.tokens, len(part.device.last)) for part in parts if not part.is_decode and part.tokens <= most]
-        needed = split_bytes(split, self.num_heads, pool.num_kv_heads, pool.k.shape[-1])
+        heads = self.num_heads, pool.num_kv_heads, pool.k.shape[-1]
+        shared = [len(part.device.last) for part in parts if part.is_decode and part.is_shared]
+        needed = max(split_bytes(split, *heads), *(shared_bytes(requests, *heads) for requests in shared), 0)
         if needed > workspace.numel():
             workspace = torch.zeros(needed, dtype=torch.uint8, device=pool.k.device)
         return [

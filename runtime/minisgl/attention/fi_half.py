@@ -11,7 +11,7 @@ from minisgl.attention.base import Half, Part
 from minisgl.attention.geometry import Paged
 from minisgl.kernels.rows import place_rows
 from minisgl.kvcache.pool import KVPool
-from minisgl.plan.shapes import SPLIT_TOKENS
+from minisgl.plan.shapes import SPLIT_TOKENS, num_chunks
 
 BLOCKS_PER_PROCESSOR = 2  # FlashInfer splits requests until there are so many
 
@@ -22,9 +22,14 @@ class FlashInferHalf(Half):
     def __init__(self, library: Any, workspace: torch.Tensor, pool: KVPool, num_heads: int, part: Part) -> None:
         self.pool, self.num_heads, self.part = pool, num_heads, part
         self._requests = len(part.device.last)
-        # As many requests as fill the device are not split.
+        # As many requests as fill the device are not split, unless the part is made for one that is longer than all.
         processors = torch.cuda.get_device_properties(pool.k.device).multi_processor_count
-        self._is_whole = part.is_decode and self._requests * pool.num_kv_heads > BLOCKS_PER_PROCESSOR * processors
+        blocks = BLOCKS_PER_PROCESSOR * processors
+        self.is_whole = part.is_decode and not part.is_shared and self._requests * pool.num_kv_heads > blocks
+        # FlashInfer cuts requests until `blocks` are taken, padding's among them. To let it have more, it is told of
+        # blocks beside its own, less than none.
+        chunks = num_chunks(self._requests, pool.num_kv_heads, blocks) if part.is_decode else 0
+        self._beside = min(0, blocks - chunks * pool.num_kv_heads)
         self._wrapper = library.BatchPrefillWithPagedKVCacheWrapper(
             workspace,
             "NHD",
@@ -54,7 +59,7 @@ class FlashInferHalf(Half):
         if wrapper._backend == "fa2":
             # In a graph, a split costs a second kernel that puts the parts together, also where there is one part.
             # 1 token for each request: without this promise, unsplit padding would read what no plan has written.
-            arguments += [-1, self._is_whole, 0, int(part.is_decode)]
+            arguments += [-1, self.is_whole, 0 if self.is_whole else self._beside, int(part.is_decode)]
         wrapper._plan_info = wrapper._cached_module.plan(*arguments)
 
     def _plan_fully(self) -> None:

@@ -105,6 +105,7 @@ class Room:
             *(views.singles, pages, layout.num_singles),
             is_decode=True,
             begins_late=False,
+            is_shared=shape.is_shared,
             plan=self.plans[0],
             scratch=scratch,
         )
@@ -112,6 +113,7 @@ class Room:
             *(views.prompts, pages, shape.tokens),
             is_decode=False,
             begins_late=shape.is_apart,
+            is_shared=True,
             plan=self.plans[1],
             scratch=scratch,
         )
@@ -178,6 +180,7 @@ class FrozenAttention(CapturedAttention):
         self.own, self.own_hosts = device.own, [view.own for view in views]
         self.slots, self._out = device.slots, room.out[: layout.shape.tokens]
         self._slots = [view.slots.numpy() for view in views]
+        self.is_whole = any(half.is_whole for half in halves)
         kinds = [True] * bool(layout.num_singles) + [False] * bool(layout.shape.prompts)
         self._sides = []
         for half, is_decode in zip(halves, kinds, strict=True):

@@ -15,7 +15,7 @@ import torch
 from minisgl.attention.base import CapturedAttention
 from minisgl.engine.batch import Batch
 from minisgl.models.decoder import Decoder
-from minisgl.plan.shapes import Cost, Shape, smallest
+from minisgl.plan.shapes import Cost, Shape, is_skewed, smallest
 
 
 class StepGraphs:
@@ -45,7 +45,7 @@ class StepGraphs:
     @property
     def batch_sizes(self) -> list[int]:
         """Of decode steps, ascending."""
-        return sorted(shape.tokens for shape in self.shapes if shape.is_decode)
+        return sorted({shape.tokens for shape in self.shapes if shape.is_decode})
 
     def find(self, batch: Batch) -> _StepGraph | None:
         """The graph for a batch; None when there is none."""
@@ -53,9 +53,18 @@ class StepGraphs:
         if len(batch.scored) or (tokens == requests and len(batch.sampled) < requests):
             return None
         asked = Shape(tokens, requests, requests - batch.num_single)
+        graph = self._smallest(asked)
+        if graph is None or not graph.is_whole:
+            return graph
+        lengths = batch.starts + batch.counts
+        if is_skewed(int(lengths.max()), int(lengths.sum()), graph.kv_heads):
+            return self._smallest(asked._replace(is_shared=True)) or graph
+        return graph
+
+    def _smallest(self, asked: Shape) -> _StepGraph | None:
         if asked not in self._found:  # there are at most as many as tokens times requests in a graph
             at = smallest(self.shapes, asked)
-            worth = at is not None and self._cost.allows(self.shapes[at], tokens)
+            worth = at is not None and self._cost.allows(self.shapes[at], asked.tokens)
             self._found[asked] = self._graphs[self.shapes[at]] if at is not None and worth else None
         return self._found[asked]
 
@@ -104,6 +113,7 @@ class _StepGraph:
         from minisgl.kernels.known import fill_in
 
         self._attention, self._padding = attention, len(last) - 1
+        self.shape, self.is_whole, self.kv_heads = shape, attention.is_whole, attention.pool.num_kv_heads
         self._columns = columns = _Columns.cut(attention.own, shape)
         self._hosts = [_Columns(*(part.numpy() for part in _Columns.cut(host, shape))) for host in attention.own_hosts]
         count = 1 if shape.is_decode else 2  # a prompt where there may be one

@@ -12,7 +12,7 @@ from typing import Self
 from minisgl.args import LaunchArgs
 from minisgl.errors import UsageError
 from minisgl.plan.model import ModelConfig, check_tensor_parallel
-from minisgl.plan.shapes import SPLIT_TOKENS, Shape, decode_shapes, mixed_shapes, split_bytes
+from minisgl.plan.shapes import SPLIT_TOKENS, Shape, decode_shapes, mixed_shapes, shared_bytes, split_bytes
 
 # On a CPU a step of this many tokens already runs at full speed; a longer one only makes running streams wait (16 s
 # for 8192 tokens of a 135M model on one core).
@@ -125,7 +125,9 @@ class EngineConfig:
     @property
     def graph_shapes(self) -> list[Shape]:
         """The steps to capture."""
-        return decode_shapes(self.graph_max_batch) + mixed_shapes(self.graph_max_tokens, self.graph_max_batch)
+        shared = self.attention_backend.split(",")[-1] == "fi" and self.cache_dtype == self.dtype
+        decode = decode_shapes(self.graph_max_batch, shared=shared)
+        return decode + mixed_shapes(self.graph_max_tokens, self.graph_max_batch)
 
     @property
     def graph_bytes(self) -> int:
@@ -134,7 +136,9 @@ class EngineConfig:
         model, ranks = self.model, self.tensor_parallel_size
         most = self.graph_max_tokens if self.splits_prompts else SPLIT_TOKENS
         sizes = [(shape.tokens, shape.prompts) for shape in self.graph_shapes if shape.prompts and shape.tokens <= most]
-        split = split_bytes(sizes, model.num_heads // ranks, self.num_kv_heads, model.head_dim) if sizes else 0
+        heads = model.num_heads // ranks, self.num_kv_heads, model.head_dim
+        split = split_bytes(sizes, *heads) if sizes else 0
+        split = max(split, *(shared_bytes(shape.requests, *heads) for shape in self.graph_shapes if shape.is_shared), 0)
         return logits + split + self.graph_max_tokens * self._step_width + len(self.graph_shapes) * GRAPH_BYTES
 
     @property

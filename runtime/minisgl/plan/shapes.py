@@ -3,6 +3,13 @@
 A shape is the most tokens, requests, and requests with several tokens (prompts) that a graph holds; what a step has
 less is padding. Most of those that hold prompts have few requests, since each costs a line of logits; some have as many
 as decode, for prompts among running requests.
+
+Where requests are as many as fill a GPU, each one's past is read by one block of threads per KV head, which saves the
+kernel that puts parts together. One of 8,000 tokens among 60 short ones would then keep all waiting (on an H200 2 ms of
+4.8, Qwen3-0.6B). Some decode shapes therefore share each past among blocks, and so do all with prompts:
+
+    whole     [ block 1: 600 ][ 2: 500 ][ 3: 8,000 ............................................. ]
+    shared    [ block 1: 600 ][ 2: 500 ][ 3: 800 ][ 4: 800 ] ... [ 12: 800 ], then 3 to 12 are put together
 """
 
 from __future__ import annotations
@@ -14,10 +21,15 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 5
 # Beyond 64, the next one is at most half as large again: a large model pays for padding, and a small one for launches.
 TOKENS = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 3072, 4096)
 FEW_REQUESTS = 8
+SHARED = (64, 128, 256, 512)  # decode shapes that exist twice
 MOST_PROMPTS = 32  # beside running requests: they have a kernel of their own, for which each is a place to be scheduled
 # Up to so many tokens, a prompt's keys are read by several processors at a time, whose parts are then added up: a few
 # tokens behind 8,000 would else keep an eighth of a GPU busy.
 SPLIT_TOKENS = 256
+
+READERS = 54  # 68 / 1.25, in `is_skewed`
+MORE_CHUNKS = 64
+MOST_BLOCKS = 320  # that fill a GPU, two for each of its processors: H200 264, B200 296
 
 LAUNCH_SECONDS = 0.0004  # of a layer, kernel by kernel: 12 ms for 28 layers, on the host of an H200
 FLOPS = 600e12  # about what large products reach on a Hopper GPU, per second
@@ -29,6 +41,7 @@ class Shape(NamedTuple):
     tokens: int
     requests: int
     prompts: int
+    is_shared: bool = False  # a request's past is read by several blocks of threads
 
     @property
     def is_decode(self) -> bool:
@@ -41,10 +54,11 @@ class Shape(NamedTuple):
         return 0 < self.prompts < self.requests
 
 
-def decode_shapes(largest: int) -> list[Shape]:
-    """Of decode steps up to `largest` requests, which is among them; none for 0."""
+def decode_shapes(largest: int, *, shared: bool = False) -> list[Shape]:
+    """Of decode steps up to `largest` requests, which is among them; none for 0. `shared`: the kernel can do both."""
     sizes = {size for size in BATCHES if size < largest} | ({largest} if largest else set())
-    return [Shape(size, size, 0) for size in sorted(sizes)]
+    twice = {size for size in SHARED if size < largest} | ({largest} if largest > SHARED[0] // 2 else set())
+    return sorted([Shape(size, size, 0) for size in sizes] + [Shape(size, size, 0, True) for size in twice if shared])
 
 
 def mixed_shapes(most_tokens: int, most_requests: int) -> list[Shape]:
@@ -55,7 +69,7 @@ def mixed_shapes(most_tokens: int, most_requests: int) -> list[Shape]:
     for requests, longest in ((most_requests // 2, 2 * most_requests), (most_requests, most_tokens)):
         prompts = min(MOST_PROMPTS, requests)
         many = [tokens for tokens in TOKENS[::-2] if few < requests <= tokens <= min(longest, most_tokens)]
-        shapes |= {Shape(tokens, requests, prompts) for tokens in many}
+        shapes |= {Shape(tokens, requests, prompts, True) for tokens in many}
     return sorted(shapes)
 
 
@@ -84,6 +98,30 @@ def smallest(shapes: Sequence[Shape], step: Shape) -> int | None:
         if shape.is_decode == step.is_decode and all(most >= is_ for most, is_ in zip(shape, step, strict=True))
     )
     return min(fitting, key=lambda at: shapes[at], default=None)
+
+
+def is_skewed(longest: int, total: int, kv_heads: int) -> bool:
+    """Whether the longest of a decode step's requests alone takes longer to read than all together, in tokens.
+
+    Measured on an H200: a block of threads reads 59 GB/s, and all of them 4 TB/s, as much as 68 blocks. A quarter more
+    than that pays for putting the parts together.
+    """
+    return longest * READERS > total * kv_heads
+
+
+def num_chunks(requests: int, kv_heads: int, blocks: int) -> int:
+    """Into how many chunks the pasts of a step's requests are cut at most: until `blocks`, one for each KV head, fill
+    the GPU, and where requests do so already, twice as many as requests, or 64 more.
+    """
+    return max(blocks // kv_heads, min(2 * requests, requests + MORE_CHUNKS))
+
+
+def shared_bytes(requests: int, heads: int, kv_heads: int, dim: int, blocks: int = MOST_BLOCKS) -> int:
+    """Most bytes that FlashInfer's kernel asks for in a decode step of so many requests whose pasts are cut: as
+    `split_bytes`, with tiles of 16 heads that share keys, or 64.
+    """
+    lines = 16 if heads // kv_heads <= 16 else 64
+    return num_chunks(requests, kv_heads, blocks) * lines * heads * (dim + 1) * 4 + 2**20
 
 
 def split_bytes(shapes: Sequence[tuple[int, int]], heads: int, kv_heads: int, dim: int) -> int:

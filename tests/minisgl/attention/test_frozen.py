@@ -98,7 +98,7 @@ def test_every_request_of_random_steps_is_attended_in_the_shape_that_it_takes(on
     )
     pool.k[:, :PAGES].normal_()
     pool.v[:, :PAGES].normal_()
-    shapes = decode_shapes(40) + mixed_shapes(320, 40)
+    shapes = decode_shapes(40, shared=True) + mixed_shapes(320, 40)
     assert {shape.is_apart for shape in shapes} == {True, False}
     backend: AttentionBackend = PlainAttention(pool, HEADS)
     frozen = freeze(backend, backend, shapes, MOST_PAGES, [3] * len(shapes))

@@ -6,7 +6,7 @@ import pytest
 
 from minisgl.args import LaunchArgs
 from minisgl.errors import StartError, UsageError
-from minisgl.plan.config import EngineConfig
+from minisgl.plan.config import GRAPH_BYTES, EngineConfig
 from minisgl.plan.memory import Need, need, size_cache
 from minisgl.termination import Reason
 from support.shapes import SMALL
@@ -195,5 +195,9 @@ def test_steps_that_are_split_whatever_their_size_keep_more_room() -> None:
         args = LaunchArgs.model_validate({"model_path": "m", "kv_cache_dtype": cache})
         found.append(EngineConfig.resolve(args, SMALL, "cuda", ["flashinfer-python", gpu]))
     hopper, ampere, narrow = found
-    assert hopper.graph_shapes == ampere.graph_shapes == narrow.graph_shapes
-    assert hopper.graph_bytes < ampere.graph_bytes == narrow.graph_bytes
+    assert hopper.graph_shapes == ampere.graph_shapes
+    # XQA cuts a long past by itself: no decode shape is there twice.
+    assert narrow.graph_shapes == [s for s in hopper.graph_shapes if not (s.is_decode and s.is_shared)]
+    twice = [shape for shape in hopper.graph_shapes if shape.is_decode and shape.is_shared]
+    logits = sum(shape.requests for shape in twice) * SMALL.vocab_size * 2
+    assert hopper.graph_bytes < ampere.graph_bytes == narrow.graph_bytes + logits + len(twice) * GRAPH_BYTES

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minisgl.plan.shapes import Cost, Shape, decode_shapes, mixed_shapes, smallest
+from minisgl.plan.shapes import Cost, Shape, decode_shapes, is_skewed, mixed_shapes, num_chunks, smallest
 
 SHAPES = decode_shapes(256) + mixed_shapes(4096, 256)
 
@@ -10,7 +10,7 @@ SHAPES = decode_shapes(256) + mixed_shapes(4096, 256)
 def test_decode_shapes_are_few_and_end_with_the_largest() -> None:
     assert decode_shapes(0) == []
     assert [shape.tokens for shape in decode_shapes(6)] == [1, 2, 4, 6]
-    assert decode_shapes(256)[-1] == (256, 256, 0)
+    assert decode_shapes(256)[-1] == Shape(256, 256, 0)
     assert len(decode_shapes(256)) == 13
     assert all(shape.is_decode for shape in decode_shapes(256))
 
@@ -50,10 +50,34 @@ def test_a_step_takes_the_cheapest_shape(tokens: int, requests: int, taken: tupl
 def test_prompts_apart_from_many_running_requests_have_few_places(
     prompts: int, taken: tuple[int, int, int] | None
 ) -> None:
-    shapes = decode_shapes(256) + mixed_shapes(4096, 256)
-    at = smallest(shapes, Shape(300, 200, prompts))
-    assert (None if at is None else shapes[at]) == taken
-    assert all(shape.is_apart == (shape.requests > 8) for shape in shapes if not shape.is_decode)
+    at = smallest(SHAPES, Shape(300, 200, prompts))
+    assert (None if at is None else SHAPES[at][:3]) == taken
+    assert all(shape.is_apart == shape.is_shared == (shape.requests > 8) for shape in SHAPES if not shape.is_decode)
+
+
+def test_some_decode_shapes_exist_twice_and_only_who_asks_takes_the_other() -> None:
+    shapes = decode_shapes(256, shared=True)
+    assert [shape.tokens for shape in shapes if shape.is_shared] == [64, 128, 256]
+    assert [shape.tokens for shape in decode_shapes(40, shared=True) if shape.is_shared] == [40]
+    assert not any(shape.is_shared for shape in decode_shapes(32, shared=True))
+    for requests, whole, shared in ((33, 64, 64), (64, 64, 64), (65, 96, 128), (130, 160, 256)):
+        for is_shared, taken in ((False, whole), (True, shared)):
+            at = smallest(shapes, Shape(requests, requests, 0, is_shared))
+            assert at is not None
+            assert shapes[at] == Shape(taken, taken, 0, is_shared)
+
+
+def test_a_request_longer_than_all_others_can_hide_makes_a_step_skewed() -> None:
+    assert is_skewed(8000, 8000 + 40 * 800, 8), "the mix that was measured"
+    assert not is_skewed(1024, 64 * 600, 8), "the offline workload"
+    assert not is_skewed(8000, 256 * 600, 8), "read while the others are"
+    assert not is_skewed(8000, 8000 + 40 * 800, 32), "by four times as many blocks"
+
+
+def test_pasts_are_cut_into_more_chunks_than_requests() -> None:
+    h200 = 264
+    assert [num_chunks(requests, 8, h200) for requests in (1, 16, 32, 64, 256)] == [33, 33, 64, 128, 320]
+    assert num_chunks(8, 1, h200) == 264
 
 
 @pytest.mark.parametrize("tokens", range(65, 2049, 61))
