@@ -36,10 +36,10 @@ KINDS = (
     ("merge", r"MergeStates"),
     ("product", r"nvjet|cublas|gemm|cutlass|_gemv|_skinny|splitK"),
     ("norm, heads, gate", r"_add_norm|_gate|_place_heads|layer_norm"),
-    ("draw", r"_weigh_chunk|_draw_row"),
+    ("draw", r"_best_of"),
     ("copy", r"Memcpy|Memset"),
 )
-LAST_KERNEL = "_draw_row"
+LAST_KERNEL = "_best_of_row"
 
 
 def add_all(driver: Driver, first: int) -> None:

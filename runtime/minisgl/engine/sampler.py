@@ -4,9 +4,8 @@ position, never on the rows beside it.
 Randomness is counter-based: one number in [0, 1) per (seed, position), then the inverse of the row's cumulative
 distribution. So a request that is preempted, or runs in another batch, draws the same numbers again.
 
-On a GPU the draw is `kernels.draw`, which writes no distribution: for all rows as they are, then once more for those
-whose logits must be changed first. It draws the same numbers, so a seed gives the tokens that it gives on a CPU, but
-for what rounding does to the logits, or where a number falls between two tokens.
+On a GPU the draw is `kernels.draw`, one pass that needs no distribution: for all rows as they are, then once more for
+those whose logits must be changed first. The same seed gives other tokens there than on a CPU.
 """
 
 from __future__ import annotations

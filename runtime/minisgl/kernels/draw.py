@@ -1,15 +1,13 @@
-"""A token per row of logits, by the inverse of the row's cumulative distribution: one number in [0, 1) for each row.
+"""A token per row of logits in one pass, by Gumbel-max (Gumbel 1954); greedy rows in the same kernel.
 
-    weight = exp2((score - best) * log2(e) / temperature)      never above 1, so no temperature can overflow
+    score = logit + temperature * gumbel(seed, position, token)      the highest score is the choice
 
-    logits     [ chunk 0 | chunk 1 | chunk 2 | … ]     first kernel: each chunk's best score and its sum of weights
-    sums       [ ....... , ....... , ....... , … ]     second kernel: the chunk in which the number falls, then the
-                           [ . . . . . ]               token in it, whose logits are read again
+This draws from softmax(logit / temperature) without a sum over the vocabulary, cannot overflow however small the
+temperature is, and is the plain maximum at 0. The noise is a hash of (seed, position, token): a row's choice depends on
+nothing else, neither its batch nor how the vocabulary is cut.
 
-Greedy rows go the same way with 1 for a weight where the score is the best and 0 elsewhere, and the number 0: the
-first of the best. The number is a hash of (seed, position), the one that a CPU draws (`engine.sampler.uniform`), and
-chunks are the same for any number of rows: a row's choice depends on nothing but its logits, their type (a GPU sums 16
-bits in another order than 32), its parameters, seed and position, neither on its batch nor on its place there.
+    logits     [ chunk 0 | chunk 1 | chunk 2 | … ]     first kernel: the best score of each chunk, and its token
+    bests      [ ....... , ....... , ....... , … ]     second kernel: the best chunk; ties go to the lowest token
 
 Floor: the logits once, rows * vocab * 2 bytes in bfloat16.
 """
@@ -22,58 +20,51 @@ import triton.language as tl
 
 from minisgl.kernels.chain import await_earlier, chain
 
-CHUNK = 4096  # tokens per program: 256 threads with 16 of them, two loads of 16 bytes where a logit has 16 bits
+# Tokens per program. A few rows spread over the whole GPU; many rows have programs enough.
+FEW_ROWS, SMALL_CHUNK, LARGE_CHUNK = 8, 1024, 4096
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-STEEPEST = tl.constexpr(1e38)  # finite: what 0 is multiplied by
+MASK = 0xFFFFFFFF
 
-# SplitMix64's: what a counter is multiplied by, and the two products of its hash.
-STEP = tl.constexpr(0x9E3779B97F4A7C15)
-FIRST = tl.constexpr(0xBF58476D1CE4E5B9)
-SECOND = tl.constexpr(0x94D049BB133111EB)
-
-INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))  # by numpy, which knows not all that a GPU does
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))  # by numpy, which knows no assembly
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _mix(z: tl.tensor) -> tl.tensor:
-    z = (z ^ (z >> 30)) * FIRST
-    z = (z ^ (z >> 27)) * SECOND
-    return z ^ (z >> 31)
+def _log2(x: tl.tensor) -> tl.tensor:
+    """One instruction, exact to 2^-22; the library's has 20 of them, which would double the kernel's time."""
+    if INTERPRETED:
+        return tl.log2(x)
+    return tl.inline_asm_elementwise("lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _uniform(seed: tl.tensor, position: tl.tensor) -> tl.tensor:
-    """`engine.sampler.uniform`, bit for bit: SplitMix64's top 53 bits as float64 in [0, 1)."""
-    z = _mix(seed.to(tl.uint64)) + (position.to(tl.uint64) + 1) * STEP
-    return (_mix(z) >> 11).to(tl.float64) * 1.1102230246251565e-16
+def _mix(x: tl.tensor) -> tl.tensor:
+    """A 32-bit hash with full avalanche ("lowbias32", Wellons 2018)."""
+    x ^= x >> 16
+    x *= 0x7FEB352D
+    x ^= x >> 15
+    x *= 0x846CA68B
+    return x ^ (x >> 16)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _weight(score: tl.tensor, best: tl.tensor, heat: tl.tensor) -> tl.tensor:
-    return tl.exp2((score - best) * tl.minimum(LOG2_E / heat, STEEPEST))
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _load(line: tl.tensor, token: tl.tensor, vocab: tl.constexpr) -> tl.tensor:
-    """Scores float32 of some tokens in a row's logits."""
-    return tl.load(line + token, mask=token < vocab, other=-float("inf")).to(tl.float32)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _find(weight: tl.tensor, at: tl.tensor, share: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
-    """The index among `at` (0, 1, …) of the weight where a share of their sum is reached, and the share of it.
-
-    Sums are float64, so that what is unlikely keeps its proportion. Rounding leads to no weight that is 0.
-    """
-    weight = weight.to(tl.float64)
-    running = tl.cumsum(weight, axis=0)
-    point = share * tl.max(running, axis=0)
-    last = tl.max(tl.where(weight > 0, at, 0), axis=0)
-    found = tl.min(tl.where((running > point) & (weight > 0), at, last), axis=0)
-    own = tl.sum(tl.where(at == found, weight, 0.0), axis=0)
-    before = tl.sum(tl.where(at == found, running, 0.0), axis=0) - own
-    return found, (point - before) / own
+def _gumbel(first: tl.tensor, second: tl.tensor, token: tl.tensor) -> tl.tensor:
+    """Noise of a row's tokens: the hash above, with half of the row's key before it and half within."""
+    x = token.to(tl.uint32) ^ first
+    x ^= x >> 16
+    x *= 0x7FEB352D
+    x ^= second
+    x ^= x >> 15
+    x *= 0x846CA68B
+    x ^= x >> 16
+    # In (0, 1), and finite below: 2^-33 to 1 - 2^-24.
+    point = tl.minimum(x.to(tl.float32) * 2.3283064365386963e-10 + 1.1641532182693481e-10, 0.99999994)
+    # -log(1 - point). Near 0, where the winners are, 1 - point has too few bits.
+    wait = tl.where(
+        point < 0.015625,
+        point * (1.0 + point * (0.5 + point * (0.33333334 + point * 0.25))),
+        -0.6931472 * _log2(1.0 - point),
+    )
+    return -0.6931472 * _log2(wait)
 
 
 # Columns of one buffer: where a column begins must not lead to another compilation in the middle of work.
@@ -81,68 +72,56 @@ COLUMNS = ["temperature", "seeds", "positions", "owners"]
 
 
 @triton.jit(do_not_specialize_on_alignment=COLUMNS)  # type: ignore[untyped-decorator]
-def _weigh_chunk(
-    logits: tl.tensor,
-    stride: tl.tensor,
-    temperature: tl.tensor,
-    bests: tl.tensor,
-    sums: tl.tensor,
-    vocab: tl.constexpr,
-    chunk: tl.constexpr,
-    chained: tl.constexpr,
-) -> None:
-    at, row, chunks = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
-    await_earlier(chained)
-    heat = tl.load(temperature + row)
-    score = _load(logits + row.to(tl.int64) * stride, at * chunk + tl.arange(0, chunk), vocab)
-    best = tl.max(score, axis=0)
-    # Beside 0, nothing but -infinity weighs 0. NaN or infinity make the sum NaN: all that greedy rows need it for.
-    total = tl.sum(_weight(score, tl.where(best == -float("inf"), 0.0, best), heat), axis=0)
-    tl.store(bests + row * chunks + at, tl.where(total == total, best, float("inf")))
-    tl.store(sums + row * chunks + at, total)
-
-
-@triton.jit(do_not_specialize_on_alignment=COLUMNS)  # type: ignore[untyped-decorator]
-def _draw_row(
+def _best_of_chunk(
     logits: tl.tensor,
     stride: tl.tensor,
     temperature: tl.tensor,
     seeds: tl.tensor,
     positions: tl.tensor,
     bests: tl.tensor,
-    sums: tl.tensor,
+    tokens: tl.tensor,
+    vocab: tl.constexpr,
+    chunk: tl.constexpr,
+    chained: tl.constexpr,
+) -> None:
+    at, row, chunks = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
+    token = at * chunk + tl.arange(0, chunk)
+    inside = token < vocab
+    await_earlier(chained)
+    score = tl.load(logits + row.to(tl.int64) * stride + token, mask=inside, other=-float("inf")).to(tl.float32)
+    score = tl.where(score == score, score, float("inf"))  # NaN as infinity: both win, and tell that the row failed
+    heat = tl.load(temperature + row)
+    if heat > 0:
+        seed, position = tl.load(seeds + row), tl.load(positions + row)
+        low, high = (seed & 0xFFFFFFFF).to(tl.uint32), ((seed >> 32) & 0xFFFFFFFF).to(tl.uint32)
+        first = _mix(_mix((position & 0xFFFFFFFF).to(tl.uint32) + 0x9E3779B9) ^ low)
+        second = _mix(first ^ high)
+        score += heat * _gumbel(first, second, token)
+    best = tl.max(score, axis=0)
+    tl.store(bests + row * chunks + at, best)
+    tl.store(tokens + row * chunks + at, tl.min(tl.where(score == best, token, vocab), axis=0))
+
+
+@triton.jit(do_not_specialize_on_alignment=COLUMNS)  # type: ignore[untyped-decorator]
+def _best_of_row(
+    bests: tl.tensor,
+    tokens: tl.tensor,
     result: tl.tensor,
     last: tl.tensor,
     owners: tl.tensor,
-    vocab: tl.constexpr,
-    chunk: tl.constexpr,
     chunks: tl.constexpr,
     block: tl.constexpr,
     chained: tl.constexpr,
 ) -> None:
     row, rows, at = tl.program_id(0), tl.num_programs(0), tl.arange(0, block)
+    inside = at < chunks
     await_earlier(chained)
-    # All that is read first is asked for together: nothing else hides what a load takes.
-    heat, owner = tl.load(temperature + row), tl.load(owners + row)
-    number = _uniform(tl.load(seeds + row), tl.load(positions + row))
-    peak = tl.load(bests + row * chunks + at, mask=at < chunks, other=-float("inf"))
-    total = tl.load(sums + row * chunks + at, mask=at < chunks, other=0)
-    best = tl.max(peak, axis=0)
-    failed = tl.abs(best) == float("inf")
-    random = (heat > 0) & (failed == 0)
-    weight = tl.where(random, total * _weight(peak, best, heat), (peak == best).to(tl.float32))
-    found, share = _find(weight, at, tl.where(random, number, 0.0))
-    peak = tl.max(tl.where(at == found, peak, -float("inf")), axis=0)
-
-    inner = tl.arange(0, chunk)
-    score = _load(logits + row.to(tl.int64) * stride, found * chunk + inner, vocab)
-    score = tl.where(score == score, score, float("inf"))  # a failed row's token is any that has an embedding
-    weight = tl.where(random, _weight(score, peak, heat), (score == peak).to(tl.float32))
-    inner, _ = _find(weight, inner, share)
-    token = found * chunk + inner
+    score = tl.load(bests + row * chunks + at, mask=inside, other=-float("inf"))
+    best = tl.max(score, axis=0)
+    token = tl.load(tokens + row * chunks + tl.min(tl.where(score == best, at, chunks), axis=0))
     tl.store(result + row, token)
-    tl.store(result + rows + row, failed.to(tl.int32))
-    tl.store(last + owner, token.to(tl.int64))
+    tl.store(result + rows + row, (tl.abs(best) == float("inf")).to(tl.int32))
+    tl.store(last + tl.load(owners + row), token.to(tl.int64))
 
 
 def draw(
@@ -160,18 +139,21 @@ def draw(
     stood among the logits (or nothing but -infinity), so that the token means nothing.
     """
     rows, vocab = logits.shape
-    chunks = triton.cdiv(vocab, CHUNK)
-    bests, sums = (torch.empty(rows, chunks, dtype=torch.float32, device=logits.device) for _ in range(2))
+    chunk = SMALL_CHUNK if rows <= FEW_ROWS else LARGE_CHUNK
+    chunks = triton.cdiv(vocab, chunk)
+    bests = torch.empty(rows, chunks, dtype=torch.float32, device=logits.device)
+    tokens = torch.empty(rows, chunks, dtype=torch.int32, device=logits.device)
     result = torch.empty(2, rows, dtype=torch.int32, device=logits.device)
-    given = logits, logits.stride(0), temperature
-    chained = chain(logits.device)
-    _weigh_chunk[(chunks, rows)](*given, bests, sums, vocab, CHUNK, num_warps=8, **chained)
-    _draw_row[(rows,)](
-        *(*given, seeds, positions, bests, sums, result, last, owners),
-        *(vocab, CHUNK, chunks, triton.next_power_of_2(chunks)),
-        num_warps=8,
-        **chained,
+    arguments = temperature, seeds, positions, bests, tokens
+    _best_of_chunk[(chunks, rows)](
+        *(logits, logits.stride(0), *arguments),
+        vocab=vocab,
+        chunk=chunk,
+        num_warps=4 if chunk == SMALL_CHUNK else 8,
+        **chain(logits.device),
     )
+    block = triton.next_power_of_2(chunks)
+    _best_of_row[(rows,)](bests, tokens, result, last, owners, chunks, block, num_warps=4, **chain(logits.device))
     return result
 
 
@@ -184,36 +166,34 @@ def draw_twin(
     owners: torch.Tensor,
 ) -> torch.Tensor:
     """The same in plain torch, on any device."""
-    cumulative, failed = twin_cumulative(logits, temperature)
-    point = uniform_twin(seeds, positions).unsqueeze(1) * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, point, right=True).squeeze(1)
+    scores, failed = twin_scores(logits, temperature, seeds, positions)
+    tokens = scores.max(dim=-1).indices
     last[owners] = tokens
-    return torch.stack((tokens.int(), failed.int()))
+    return torch.stack((tokens, failed.long())).int()
 
 
-def twin_cumulative(logits: torch.Tensor, temperature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Running sums of weights float64 [rows, vocab], and which rows failed; all weight on one token where none is
-    drawn.
-    """
+def twin_scores(
+    logits: torch.Tensor, temperature: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores [rows, vocab], and which rows failed."""
     scores = logits.float().nan_to_num(float("inf"), float("inf"), float("-inf"))
-    best, first = scores.max(dim=1, keepdim=True)  # the first of the best
-    failed = best.isinf()
-    heat = temperature.unsqueeze(1)
-    weights = ((scores - best) * (LOG2_E.value / heat).clamp_(max=STEEPEST.value)).exp2_()
-    alone = torch.zeros_like(weights).scatter_(1, first, 1.0)
-    return torch.where(failed | (heat <= 0), alone, weights).cumsum(1, dtype=torch.float64), failed.squeeze(1)
+    first = _mix_twin(_mix_twin((positions + 0x9E3779B9) & MASK) ^ (seeds & MASK)).unsqueeze(1)
+    second = _mix_twin(first ^ ((seeds >> 32) & MASK).unsqueeze(1))
+    noise = gumbel_twin(first, second, torch.arange(logits.shape[1], device=logits.device))
+    scores = scores + temperature.unsqueeze(1) * noise
+    return scores, scores.amax(dim=1).isinf()
 
 
-def uniform_twin(seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """A number float64 in [0, 1) for each seed and position: unsigned arithmetic in int64, which wraps as well."""
+def gumbel_twin(first: torch.Tensor, second: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+    """Unsigned arithmetic of 32 bits in int64, whose low half is the same."""
+    x = token ^ first
+    x = ((x ^ (x >> 16)) * 0x7FEB352D & MASK) ^ second
+    x = (x ^ (x >> 15)) * 0x846CA68B & MASK
+    point = ((x ^ (x >> 16)).float() * 2.0**-32 + 2.0**-33).clamp_(max=0.99999994)
+    return -(-torch.log1p(-point)).log()
 
-    def right(z: torch.Tensor, bits: int) -> torch.Tensor:
-        return (z >> bits) & ((1 << 64 - bits) - 1)
 
-    def mix(z: torch.Tensor) -> torch.Tensor:
-        z = (z ^ right(z, 30)) * first
-        z = (z ^ right(z, 27)) * second
-        return z ^ right(z, 31)
-
-    step, first, second = (multiplier.value - 2**64 for multiplier in (STEP, FIRST, SECOND))
-    return right(mix(mix(seeds) + (positions + 1) * step), 11).double() * 2.0**-53
+def _mix_twin(x: torch.Tensor) -> torch.Tensor:
+    x = (x ^ (x >> 16)) * 0x7FEB352D & MASK
+    x = (x ^ (x >> 15)) * 0x846CA68B & MASK
+    return x ^ (x >> 16)
