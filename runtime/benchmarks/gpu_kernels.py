@@ -183,9 +183,8 @@ def tiles() -> Iterator[Case]:
             weights = torch.randn(copies(outs * ins * 2), outs, ins, **RANDOM) / 64
             for rows in (224, 256, 384, 512, 1024, 2048, 4096):
                 gated = what == "gate_up"
-                if (wide := tiled.choice(rows, weights[0], gated=gated)) is None:
+                if (multiply := tiled.way(rows, weights[0], gated=gated)) is None:
                     continue
-                multiply = tiled.way(wide, gated=gated)
                 x, y = torch.randn(rows, ins, **RANDOM), torch.empty(rows, width if gated else outs, **RANDOM)
                 ours = rotate(lambda x, weight, y=y, multiply=multiply: multiply(x, weight, y), x, weights)
                 twin = rotate(

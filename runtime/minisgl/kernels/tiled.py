@@ -15,8 +15,7 @@ times (results/gpu_tiles.json).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from functools import cache
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -35,13 +34,11 @@ ALIGNED = 64  # columns: whole turns of a tile, whose lines begin at 16 bytes
 Multiply = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]  # x, W, y
 
 
-def width(
-    rows: int, outs: int, ins: int, processors: int, *, gated: bool, widths: Collection[int] = WIDTHS
-) -> int | None:
+def width(rows: int, outs: int, ins: int, processors: int, *, gated: bool) -> int | None:
     """Of the tiles that multiply x [rows, ins] by W [outs, ins]; None: torch's own way is faster. Pure."""
-    if ins % ALIGNED or outs % ALIGNED or rows < ROWS or not widths:
+    if ins % ALIGNED or outs % ALIGNED or rows < ROWS:
         return None
-    best = max(sorted(widths), key=lambda width: used(rows, outs, width, processors))  # of equal ones the narrowest
+    best = max(WIDTHS, key=lambda width: used(rows, outs, width, processors))  # of equal ones the narrowest
     share = used(rows, outs, best, processors)
     if gated:
         pays = share >= USED_GATED or (rows >= LEAST_ROWS and outs * ins <= FEW_WEIGHTS)
@@ -57,24 +54,17 @@ def used(rows: int, outs: int, width: int, processors: int) -> float:
     return rows * outs / (turns * processors * ROWS * width)
 
 
-def choice(rows: int, weight: torch.Tensor, *, gated: bool, widths: Collection[int] = WIDTHS) -> int | None:
-    """The width for x [rows, in] and weight [out, in] on this GPU.
+def way(rows: int, weight: torch.Tensor, *, gated: bool) -> Multiply | None:
+    """x [rows, in] and weight [out, in] to y [rows, out], or gated: its first half is the gate of its second, and y is
+    silu(gate) * up [rows, out / 2]; sums are in float32 and rounded once. All contiguous and of one 16-bit type.
 
     None: where it does not pay, or there is no Hopper GPU, or no quack.
     """
     if not weight.is_cuda or torch.cuda.get_device_capability(weight.device)[0] != HOPPER or not find_spec("quack"):
         return None
     processors = torch.cuda.get_device_properties(weight.device).multi_processor_count
-    return width(rows, len(weight), weight.shape[1], processors, gated=gated, widths=widths)
-
-
-@cache
-def way(wide: int, *, gated: bool) -> Multiply:
-    """x [rows, in] and weight [out, in] to y [rows, out], or gated: its first half is the gate of its second, and y is
-    silu(gate) * up [rows, out / 2]; sums are in float32 and rounded once. All contiguous and of one 16-bit type; any
-    rows. The first call for a type compiles for seconds.
-    """
-    return _gated(wide) if gated else _plain(wide)
+    wide = width(rows, len(weight), weight.shape[1], processors, gated=gated)
+    return None if wide is None else _gated(wide) if gated else _plain(wide)
 
 
 def _plain(wide: int) -> Multiply:

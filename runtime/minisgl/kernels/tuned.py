@@ -1,9 +1,8 @@
 """y = x W^T in the rows of captured steps: by quack's kernels where their rule says so (`kernels.tiled`), else by the
 fastest of cuBLASLt's ways that give the very bits of the one that torch takes.
 
-Each is chosen once, while its step is not captured yet. A long step that is not captured takes quack's kernels too, of
-those that captured steps have tried: they take any number of rows. Elsewhere a product is torch's. Of cuBLASLt, large
-products only: on an H200, torch's first choice is 3 to 12% behind for some of them, and the best for most.
+Each is chosen once, while its step is not captured yet; elsewhere a product is torch's. Of cuBLASLt, large products
+only: on an H200, torch's first choice is 3 to 12% behind for some of them, and the best for most.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ log = logging.getLogger(__name__)
 LEAST_OPERATIONS = 10e9  # a shorter product is over before the next one can be launched, so it cannot be measured
 LEAST_GAIN = 1.02  # times as fast as torch's: less is noise
 ROUNDS, ROUND_SECONDS, OPERATIONS_PER_SECOND = 3, 0.0004, 600e12
-MANY_ROWS = 1024  # of a step whose products take longer than what is launched one by one
 ERROR, CHECKED_ROWS = 1e-2, 128  # relative, of a way that rounds elsewhere; and in how many rows that is looked at
 
 
@@ -39,8 +37,6 @@ class Key(NamedTuple):
 
 
 _chosen: dict[Key, tiled.Multiply | None] = {}
-_followed: dict[Key, tiled.Multiply | None] = {}  # what steps take that are not captured
-_tried: dict[Key, set[int]] = {}  # widths of tiles that gave what torch gives, of a product of any rows
 _choosing = False
 
 
@@ -76,47 +72,35 @@ def gated(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = Non
 
 
 def _find(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, gated: bool) -> tiled.Multiply | None:
-    if bias is not None or not (x.is_contiguous() and weight.is_contiguous()):
-        return None
     key = Key(len(x), len(weight), weight.shape[1], weight.dtype, gated)
+    can = bias is None and x.is_contiguous() and weight.is_contiguous()
     if _choosing and key not in _chosen:
-        _chosen[key] = _choose(x, weight, key)
-    if key in _chosen or len(x) < MANY_ROWS or not (widths := _tried.get(_any_rows(key))):
-        return _chosen.get(key)
-    if key not in _followed:
-        wide = tiled.choice(len(x), weight, gated=gated, widths=widths)
-        _followed[key] = None if wide is None else tiled.way(wide, gated=gated)
-    return _followed[key]
+        _chosen[key] = _choose(x, weight, gated=gated) if can else None
+    return _chosen.get(key) if can else None
 
 
-def _any_rows(key: Key) -> Key:
-    return key._replace(rows=-1)
+def _choose(x: torch.Tensor, weight: torch.Tensor, *, gated: bool) -> tiled.Multiply | None:
+    return _tiled(x, weight, gated=gated) or (None if gated else _fastest_way(x, weight))
 
 
-def _choose(x: torch.Tensor, weight: torch.Tensor, key: Key) -> tiled.Multiply | None:
-    return _tiled(x, weight, key) or (None if key.gated else _fastest_way(x, weight))
-
-
-def _tiled(x: torch.Tensor, weight: torch.Tensor, key: Key) -> tiled.Multiply | None:
+def _tiled(x: torch.Tensor, weight: torch.Tensor, *, gated: bool) -> tiled.Multiply | None:
     """quack's way where it pays, once it has given what torch gives."""
     try:
-        if (wide := tiled.choice(len(x), weight, gated=key.gated)) is None:
+        if (multiply := tiled.way(len(x), weight, gated=gated)) is None:
             return None
-        multiply = tiled.way(wide, gated=key.gated)
-        y = x.new_full((len(x), len(weight) // (2 if key.gated else 1)), torch.nan)
+        y = x.new_full((len(x), len(weight) // (2 if gated else 1)), torch.nan)
         multiply(x, weight, y)
     except Exception as error:  # whatever a young library raises, in another version than we know
         log.warning("products are not tiled: %s: %s", type(error).__name__, error)
         return None
     expected = functional.linear(x[:CHECKED_ROWS], weight)
-    if key.gated:
+    if gated:
         gate, up = expected.chunk(2, dim=-1)
         expected = functional.silu(gate).mul_(up)
     wrong = (y[:CHECKED_ROWS] - expected).float().norm() / expected.float().norm().clamp(min=1e-30)
     if not (float(wrong) < ERROR and bool(torch.isfinite(y).all())):
         log.warning("products are not tiled: %d x %d x %d is off by %.1e", len(x), *weight.shape, float(wrong))
         return None
-    _tried.setdefault(_any_rows(key), set()).add(wide)
     return multiply
 
 

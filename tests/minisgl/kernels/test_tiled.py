@@ -51,13 +51,4 @@ def test_what_is_left_for_the_last_turn_is_not_used() -> None:
 
 
 def test_there_is_no_way_without_a_gpu() -> None:
-    assert tiled.choice(4096, torch.empty(4096, 1024), gated=False) is None
-
-
-def test_the_best_of_the_widths_that_were_tried_is_taken() -> None:
-    def best(widths: set[int]) -> int | None:
-        return tiled.width(4000, *QKV, H200, gated=False, widths=widths)
-
-    assert best({128, 160, 224}) == 160
-    assert best({128, 224}) == 128
-    assert best(set()) is None
+    assert tiled.way(4096, torch.empty(4096, 1024), gated=False) is None

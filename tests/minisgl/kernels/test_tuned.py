@@ -1,7 +1,5 @@
 """Which product is taken, and that nothing changes where none was measured."""
 
-from collections.abc import Collection
-
 import pytest
 import torch
 from torch.nn import functional
@@ -11,22 +9,6 @@ from minisgl.kernels import tuned
 pytestmark = pytest.mark.cpu
 
 
-@pytest.fixture(autouse=True)
-def nothing_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    for memory in ("_chosen", "_followed", "_tried"):
-        monkeypatch.setattr(tuned, memory, {})
-
-
-def offer(monkeypatch: pytest.MonkeyPatch, multiply: object, *, rows: int) -> None:
-    """Tiles for exactly so many rows, or more."""
-
-    def choice(real: int, weight: torch.Tensor, *, gated: bool, widths: Collection[int] = (128,)) -> int | None:
-        return 128 if real >= rows and 128 in widths else None
-
-    monkeypatch.setattr(tuned.tiled, "choice", choice)
-    monkeypatch.setattr(tuned.tiled, "way", lambda wide, gated: multiply)
-
-
 @pytest.mark.parametrize(
     ("times", "taken"), [([1.0], 0), ([1.0, 0.99, 1.2], 0), ([1.0, 0.99, 0.9], 2), ([1.0, 0.9, 0.9], 1)]
 )
@@ -34,13 +16,15 @@ def test_another_product_is_taken_where_it_is_clearly_faster(times: list[float],
     assert tuned.fastest(times) == taken
 
 
-def test_rows_that_were_not_measured_are_multiplied_by_torch() -> None:
+def test_rows_that_were_not_measured_are_multiplied_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: dict[object, object] = {}
+    monkeypatch.setattr(tuned, "_chosen", chosen)
     x, weight, bias = torch.randn(3, 8), torch.randn(5, 8), torch.randn(5)
     assert torch.equal(tuned.linear(x, weight, bias), functional.linear(x, weight, bias))
-    assert not tuned._chosen
+    assert not chosen
     with tuned.choosing():  # too small to be measured
         assert torch.equal(tuned.linear(x, weight), functional.linear(x, weight))
-    assert tuned._chosen == {(3, 5, 8, torch.float32, False): None}
+    assert chosen == {(3, 5, 8, torch.float32, False): None}
 
 
 def test_what_was_chosen_serves_its_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,6 +42,7 @@ def test_a_library_that_cannot_be_asked_leaves_torchs_product(monkeypatch: pytes
     def ways(rows: int, weight: torch.Tensor) -> list[object]:
         raise OSError("libcublasLt.so.99: cannot open shared object file")
 
+    monkeypatch.setattr(tuned, "_chosen", {})
     monkeypatch.setattr(tuned, "LEAST_OPERATIONS", 0)
     monkeypatch.setattr(tuned.lt, "ways", ways)
     x, weight = torch.randn(3, 8), torch.randn(5, 8)
@@ -73,6 +58,7 @@ def test_products_that_fail_or_give_other_bits_are_not_taken(monkeypatch: pytest
         y.fill_(7)
 
     timed: list[list[float]] = []
+    monkeypatch.setattr(tuned, "_chosen", {})
     monkeypatch.setattr(tuned, "LEAST_OPERATIONS", 1)
     monkeypatch.setattr(tuned, "ROUND_SECONDS", 0)
     monkeypatch.setattr(tuned.lt, "ways", lambda rows, weight: [refused, wrong])
@@ -89,7 +75,9 @@ def test_a_gate_is_taken_in_only_where_a_kernel_does_so(monkeypatch: pytest.Monk
         gate, up = functional.linear(x, weight).chunk(2, dim=-1)
         y.copy_(functional.silu(gate) * up)
 
-    offer(monkeypatch, gated, rows=3)
+    monkeypatch.setattr(tuned, "_chosen", {})
+    at_once = gated
+    monkeypatch.setattr(tuned.tiled, "way", lambda rows, weight, gated: at_once if gated and rows == 3 else None)
     x, weight = torch.randn(3, 8), torch.randn(6, 8)
     assert tuned.gated(x, weight) is None, "nothing was chosen yet"
     with tuned.choosing():
@@ -113,29 +101,13 @@ def test_tiles_that_fail_are_not_taken(
         if what == "leaves lines":
             y[200:] = torch.nan
 
-    offer(monkeypatch, multiply, rows=128)
+    monkeypatch.setattr(tuned, "_chosen", {})
+    monkeypatch.setattr(tuned.tiled, "way", lambda rows, weight, gated: multiply)
     x, weight = torch.randn(256, 8), torch.randn(6, 8)
     with tuned.choosing():
         assert torch.equal(tuned.linear(x, weight), functional.linear(x, weight))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "not tiled" in caplog.text
-    assert torch.equal(tuned.linear(x.repeat(8, 1), weight), functional.linear(x.repeat(8, 1), weight))
-
-
-def test_a_long_step_that_is_not_captured_takes_the_tiles_that_were_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    def seven(x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> None:
-        y.copy_(functional.linear(x, weight) + (0 if tuned._choosing else 7))
-
-    offer(monkeypatch, seven, rows=128)
-    weight, other = torch.randn(6, 8), torch.randn(5, 8)
-    long, short = torch.randn(tuned.MANY_ROWS + 3, 8), torch.randn(200, 8)
-    assert torch.equal(tuned.linear(long, weight), functional.linear(long, weight)), "as before anything was tried"
-    with tuned.choosing():
-        tuned.linear(torch.randn(256, 8), weight)
-    assert torch.equal(tuned.linear(long, weight), functional.linear(long, weight) + 7)
-    assert torch.equal(tuned.linear(short, weight), functional.linear(short, weight)), "launching would take longer"
-    assert torch.equal(tuned.linear(long, other), functional.linear(long, other)), "of another shape"
-    assert tuned.gated(long, weight) is None
 
 
 class Clock:
