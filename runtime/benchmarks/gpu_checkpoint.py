@@ -1,12 +1,15 @@
 """A checkpoint of real shapes on a GPU: how fast it loads, and whether transformers computes the same from it.
 
-    python3 runtime/benchmarks/gpu_checkpoint.py [shape ...] [--fp8]     qwen3-0.6b (default), qwen3-14b, llama-8b, tiny
+    python3 runtime/benchmarks/gpu_checkpoint.py [shape ...] [--fp8 | --in-memory]
+                                                                     qwen3-0.6b (default), qwen3-14b, llama-8b, tiny
 
 Random weights are made on the GPU and written to a temporary folder (14B: 30 GB). With nothing in the page cache
 (emptied as root, else for these files) the disk's own speed, then our start with its phases. Then the logits behind 32
 random prompts and the greedy answers of 16 tokens to 8 of them, ours and those of transformers in bfloat16 on the same
 GPU, and both beside transformers in float32: how far 16 bits alone lead. With --fp8 also ours with the KV cache in fp8.
-Prints a row a shape, writes results/gpu_checkpoint.json; on a CPU ("tiny" only) to try it, without the file.
+With --in-memory nothing is written and no loading measured: our weights are copied from transformers' model on the GPU.
+Prints a row a shape, writes results/gpu_checkpoint.json (or gpu_checkpoint_in_memory.json); on a CPU ("tiny" only) to
+try it, without the file.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -32,6 +37,7 @@ from gpu import COMMON, SHAPES
 from minisgl.args import LaunchArgs
 from minisgl.distributed.group import Group
 from minisgl.engine.batch import Batch
+from minisgl.layers.weight import Slot
 from minisgl.messages import SamplingParams
 from minisgl.models import registry, weights
 from minisgl.plan.model import ModelConfig
@@ -45,22 +51,21 @@ PROMPTS = [np.random.default_rng(i).integers(0, 100_000, 5 + 13 * i).tolist() fo
 ANSWERED, ANSWER = 8, 16
 
 
-def save(shape: str, folder: Path) -> int:
-    """Random weights, in files of a few gigabytes; returns their bytes."""
+def save_config(shape: str, folder: Path) -> None:
     kind = {"model_type": shape.partition("-")[0].replace("tiny", "qwen3")}  # what transformers looks at
     (folder / "config.json").write_text(json.dumps(SHAPES[shape] | COMMON | kind))
+
+
+def save(shape: str, folder: Path) -> int:
+    """Random weights, in files of a few gigabytes; returns their bytes."""
+    save_config(shape, folder)
     config = ModelConfig.read(folder)
     model = registry.find(config.architecture)(config, 64, Group(), torch.bfloat16, DEVICE)
     random = torch.Generator(DEVICE).manual_seed(0)
     where: dict[str, str] = {}
     files: list[dict[str, torch.Tensor]] = [{}]
     for slot in model.slots():
-        size = slot.target.shape[-1]
-        slot.target.normal_(0, size**-0.5 if slot.target.dim() > 1 else 0.1, generator=random)
-        if (
-            slot.target.dim() == 1
-        ):  # a norm: with random signs, nothing would be left of an activation after some layers
-            slot.target.add_(1)
+        slot.target.normal_(*spread(slot.name, slot.target.shape[-1]), generator=random)
         if sum(tensor.nbytes for tensor in files[-1].values()) >= FILE_BYTES:
             files.append({})
         files[-1][slot.name] = slot.target
@@ -72,6 +77,14 @@ def save(shape: str, folder: Path) -> int:
     (folder / weights.INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": where}))
     os.sync()
     return total
+
+
+def spread(name: str, size: int) -> tuple[float, float]:
+    """Mean and deviation of random weights whose lines have `size` numbers.
+
+    A norm's lie about 1: with random signs, nothing would be left of an activation after some layers.
+    """
+    return (1, 0.1) if "norm" in name else (0, size**-0.5)
 
 
 def write_file(path: Path, tensors: dict[str, torch.Tensor], pool: ThreadPoolExecutor) -> None:
@@ -100,7 +113,7 @@ def write_file(path: Path, tensors: dict[str, torch.Tensor], pool: ThreadPoolExe
     os.close(descriptor)
 
 
-def build(folder: Path, cache: str, size: int) -> tuple[Driver, dict[str, Any]]:
+def build(folder: Path, cache: str, size: int, *, dummy: bool = False) -> tuple[Driver, dict[str, Any]]:
     """An engine, the seconds of its start's phases, and the pace at which its weights came."""
     moments: dict[str, float] = {}
     reading: list[float] = []
@@ -118,14 +131,16 @@ def build(folder: Path, cache: str, size: int) -> tuple[Driver, dict[str, Any]]:
         num_tokens=65_536,
         max_seq_len_override=4096,
         kv_cache_dtype=cache,
+        dummy_weight=dummy,
     )
     driver = Driver(build_engine(args, phase=phase))
     moments["warm-up"] = time.perf_counter()
     driver.engine.warm_up()
     ends = [*list(moments.values())[1:], time.perf_counter()]
-    row: dict[str, Any] = {"load_gb_per_s": round(size / 1e9 / (reading[-1] - reading[0]), 2)}
+    row: dict[str, Any] = {} if dummy else {"load_gb_per_s": round(size / 1e9 / (reading[-1] - reading[0]), 2)}
     phases = {name: round(end - moments[name], 2) for name, end in zip(moments, ends, strict=True)}
-    row["phase_gb_per_s"] = round(size / 1e9 / phases["weights"], 2)
+    if not dummy:
+        row["phase_gb_per_s"] = round(size / 1e9 / phases["weights"], 2)
     return driver, row | {"phase_seconds": phases}
 
 
@@ -235,7 +250,11 @@ def measure(shape: str, folder: Path, *, narrow: bool) -> dict[str, Any]:
         row["fp8_against_bf16"] = narrowed | agreement(driver.generate(PROMPTS[:ANSWERED], greedy), answers)
         del driver
         free()
-    model = transformers_model(folder)
+    return row | beside_transformers(transformers_model(folder), ours, answers)
+
+
+def beside_transformers(model: Any, ours: torch.Tensor, answers: list[list[int]]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
     theirs = their_logits(model, PROMPTS)
     row["against_transformers"] = compare(ours, theirs) | agreement(answers, their_answers(model, PROMPTS[:ANSWERED]))
     assert torch.get_float32_matmul_precision() == "highest", "float32 must not be TF32"
@@ -245,19 +264,53 @@ def measure(shape: str, folder: Path, *, narrow: bool) -> dict[str, Any]:
     return row
 
 
+@torch.inference_mode()
+def measure_in_memory(shape: str, folder: Path) -> dict[str, Any]:
+    save_config(shape, folder)
+    with torch.device(DEVICE):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.bfloat16).eval()
+    random = torch.Generator(DEVICE).manual_seed(0)
+    theirs = model.state_dict()
+    for name, tensor in theirs.items():
+        tensor.normal_(*spread(name, tensor.shape[-1]), generator=random)
+
+    def fill(slots: Iterable[Slot]) -> int:
+        copied = 0
+        for slot in slots:
+            part = theirs[slot.name].narrow(slot.dim, slot.start, slot.target.shape[slot.dim])
+            copied += slot.target.copy_(part).nbytes
+        return copied
+
+    with mock.patch.object(weights, "fill_randomly", fill):
+        driver, told = build(folder, "auto", 0, dummy=True)
+    print(json.dumps({"shape": shape} | told), flush=True)
+    ours = logits(driver, PROMPTS)
+    answers = driver.generate(PROMPTS[:ANSWERED], SamplingParams(ANSWER, temperature=0, ignore_eos=True))
+    gigabytes = round(driver.engine.weight_bytes / 1e9, 2)
+    del driver
+    free()
+    return {"shape": shape, "gigabytes": gigabytes} | told | beside_transformers(model, ours, answers)
+
+
 def main() -> None:
     rows = []
-    shapes = [word for word in sys.argv[1:] if word != "--fp8"]
+    shapes = [word for word in sys.argv[1:] if not word.startswith("--")]
+    in_memory = "--in-memory" in sys.argv
     for shape in shapes or ["qwen3-0.6b"]:
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append(measure(shape, Path(folder), narrow="--fp8" in sys.argv))
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            rows.append(
+                measure_in_memory(shape, folder) if in_memory else measure(shape, folder, narrow="--fp8" in sys.argv)
+            )
         print(json.dumps(rows[-1]), flush=True)
         free()
     if DEVICE == "cpu":
         return
-    what = f"random weights in bfloat16 from local disk; logits of {len(PROMPTS)} prompts of 5 to 408 tokens"
+    source = "made on the GPU" if in_memory else "from local disk"
+    what = f"random weights in bfloat16 {source}; logits of {len(PROMPTS)} prompts of 5 to 408 tokens"
     packages = "torch", "transformers", "safetensors", "flashinfer-python", "flash-attn-4"
-    write(Path(__file__), {"what": what, "gpu": torch.cuda.get_device_name(), "rows": rows}, packages)
+    result = {"what": what, "gpu": torch.cuda.get_device_name(), "rows": rows}
+    write(Path(__file__), result, packages, "_in_memory" if in_memory else "")
 
 
 if __name__ == "__main__":
