@@ -15,7 +15,18 @@ from minisgl.engine.batch import Batch, Extras, Sampling, Scoring
 from minisgl.scheduler.pages import PageTable
 from minisgl.scheduler.rows import Index, RowTable
 
+MOST_SORTED = 192  # rows in a step that begin with the longest, so that attention ends together; more even out
 WITHHELD = -1e9  # added to a logit, it leaves no probability; -infinity would make a row of NaN where all is withheld
+
+
+def order(rows: RowTable, counts: NDArray[np.int32]) -> Index:
+    """The rows that have tokens in a step, of `counts` for each row: those with one token first, the longest in front."""
+    chosen = np.flatnonzero(counts)
+    if len(chosen) <= MOST_SORTED:
+        chosen = chosen[np.argsort(-rows.length[chosen], kind="stable")]
+    if len(chosen) and int(counts.max()) > 1:
+        chosen = chosen[np.argsort(counts[chosen] > 1, kind="stable")]
+    return chosen
 
 
 def assemble(

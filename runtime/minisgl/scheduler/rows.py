@@ -113,6 +113,12 @@ class RowTable:
         rows = np.flatnonzero(self.used & ~self.ended)
         return rows[np.lexsort((self.arrival[rows], -self.priority[rows]))]
 
+    def prompts(self, counts: NDArray[np.int32]) -> Index:
+        """Rows with several tokens to compute, by turn; not those of which a step takes all, with its `counts`."""
+        rows = self.by_turn()
+        pending = self.length[rows] - self.computed[rows]
+        return rows[(pending > 1) & (pending > counts[rows])]
+
     def of(self, row: int) -> Request:
         request = self.request[row]
         assert request is not None, "the row is not used"

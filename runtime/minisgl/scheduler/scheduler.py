@@ -10,7 +10,7 @@ Life of a request; each arrow out of the box happens exactly once and brings its
                └──── preempt ───┘           (pages ran out; the last in turn gives way and is recomputed)
 
 A row has tokens to compute: one (decode) or more (prefill, in chunks). Decoding rows go first in every step, the rest
-of the token budget goes to prefills by turn. A row may take pages from any later one, never from an earlier one; what
+of the token budget goes to prefills by turn, where a long prompt leaves half to much shorter ones (`budget`). A row may take pages from any later one, never from an earlier one; what
 waits for pages can be overtaken only so often. So the first in turn always moves, and each becomes the first.
 
 A step may be planned before the one before has brought its tokens: a decoding row's length is known, its token is not
@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from minisgl.engine.batch import NOT_KNOWN, Batch, Sampled
 from minisgl.kvcache.base import PrefixCache
 from minisgl.messages import Finish, Generate, Opened, Stats
-from minisgl.scheduler.assembly import assemble
-from minisgl.scheduler.budget import Budget
+from minisgl.scheduler.assembly import assemble, order
+from minisgl.scheduler.budget import Ask, Budget
 from minisgl.scheduler.config import SchedulerConfig
 from minisgl.scheduler.grammar import Held, Hold
 from minisgl.scheduler.pages import PageTable
@@ -39,7 +39,6 @@ from minisgl.scheduler.rows import Index, Request, RowTable
 from minisgl.scheduler.scores import PromptScores, by_row
 
 MOST_OVERTAKING = 64  # later requests that may be admitted before one that waits for pages
-MOST_SORTED = 192  # rows in a step that begin with the longest, so that attention ends together; more even out
 MOST_LOOKED_AT = 8  # waiting requests that are tried in one step
 
 RUNNING, LENGTH = np.uint8(Finish.RUNNING), np.uint8(Finish.LENGTH)
@@ -149,9 +148,8 @@ class Scheduler:
         if rows.is_held[by_turn].any():  # what may follow a token that is in flight is not known
             is_blind = rows.is_held[by_turn] & (rows.tokens[by_turn, rows.length[by_turn] - 1] == NOT_KNOWN)
             by_turn = by_turn[~is_blind]
-        pending = rows.length[by_turn] - rows.computed[by_turn]
 
-        decoding = by_turn[pending == 1]
+        decoding = by_turn[rows.length[by_turn] - rows.computed[by_turn] == 1]
         while not pages.extend(decoding, rows.length[decoding]):
             if self._flights:  # what must give way is being computed: first things first
                 return None
@@ -160,18 +158,16 @@ class Scheduler:
         counts[decoding] = 1
         self._budget.begin(len(decoding))
 
-        for row in by_turn[pending > 1].tolist():
-            if rows.used[row] and not self._grow_prefill(row, counts):
-                return None
-        self._admit(counts)
+        while True:
+            for row in rows.prompts(counts).tolist():
+                if rows.used[row] and not self._grow_prefill(row, counts):
+                    return None
+            self._admit(counts)
+            if not self._budget.offer_rest():
+                break
 
-        if not len(chosen := np.flatnonzero(counts)):
-            return None
-        if len(chosen) <= MOST_SORTED:
-            chosen = chosen[np.argsort(-rows.length[chosen], kind="stable")]
-        if int(counts.max()) > 1:
-            chosen = chosen[np.argsort(counts[chosen] > 1, kind="stable")]  # single tokens first
-        return self._launch(chosen, counts[chosen])
+        chosen = order(rows, counts)
+        return self._launch(chosen, counts[chosen]) if len(chosen) else None
 
     def complete(self, sampled: Sampled) -> None:
         """Take in what the engine made of the oldest step in flight."""
@@ -231,18 +227,19 @@ class Scheduler:
     # ---- inside plan
 
     def _grow_prefill(self, row: int, counts: NDArray[np.int32]) -> bool:
-        """Give an admitted row its next chunk, taking pages from later rows; False: not while a step is in flight."""
-        rows, past = self._rows, int(self._rows.computed[row])
-        count = self._budget.affordable(past, int(rows.length[row]) - past)
-        end = rows.computed[[row]] + count
+        """Give an admitted row its next tokens, taking pages from later rows; False: not while a step is in flight."""
+        rows, past = self._rows, int(self._rows.computed[row] + counts[row])
+        ask = Ask(past, int(rows.length[row]) - past, int(rows.priority[row]))
+        count = self._budget.affordable(ask)
+        end = rows.computed[[row]] + counts[row] + count
         while not self._pages.extend(np.array([row]), end):
             if int(rows.by_turn()[-1]) == row:
                 return True  # nobody comes later: it waits a step
             if self._flights:
                 return False
             self._preempt_last(counts)
-        self._budget.pay(past, count)
-        counts[row] = count
+        self._budget.pay(ask, count)
+        counts[row] += count
         return True
 
     def _admit(self, counts: NDArray[np.int32]) -> None:
@@ -252,6 +249,8 @@ class Scheduler:
         for request in self._waiting.first(MOST_LOOKED_AT + len(rows.used)):
             if self._budget.left <= 0 or (row := rows.free_row()) is None:
                 return
+            if not self._budget.affordable(Ask(0, len(request.ids), request.priority)):
+                continue
             if request.held is not None and not self._can_start(request, request.held):
                 continue
             if self._admit_one(row, request, counts):
@@ -289,8 +288,9 @@ class Scheduler:
             request.cached_tokens = found
             self._queried += len(request.ids)
             self._hits += found
-        counts[row] = self._budget.affordable(found, len(request.ids) - found)
-        self._budget.pay(found, int(counts[row]))
+        ask = Ask(found, len(request.ids) - found, request.priority)
+        counts[row] = self._budget.affordable(ask)
+        self._budget.pay(ask, int(counts[row]))
         fits = pages.extend(np.array([row]), rows.computed[[row]] + counts[row])
         assert fits, "the check above covers the first chunk"
         return True
