@@ -20,7 +20,7 @@ WITHHELD = -1e9  # added to a logit, it leaves no probability; -infinity would m
 
 
 def order(rows: RowTable, counts: NDArray[np.int32]) -> Index:
-    """The rows that have tokens in a step, of `counts` for each row: those with one token first, the longest in front."""
+    """The rows that have tokens in a step, of `counts` for each: those with one token first, the longest in front."""
     chosen = np.flatnonzero(counts)
     if len(chosen) <= MOST_SORTED:
         chosen = chosen[np.argsort(-rows.length[chosen], kind="stable")]

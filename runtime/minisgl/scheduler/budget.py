@@ -83,7 +83,7 @@ class Budget:
         return again
 
     def _is_first(self, ask: Ask) -> bool:
-        """Whether it leaves half to others; not of less than half a step, which is what prompts that ended have left."""
+        """Whether it leaves half to others; not of less than half a step, which prompts that end in it have left."""
         return self._shares and self._first is None and self.left < ask.wanted and 2 * self.left >= self._step_tokens
 
     @staticmethod

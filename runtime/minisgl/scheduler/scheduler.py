@@ -10,8 +10,8 @@ Life of a request; each arrow out of the box happens exactly once and brings its
                └──── preempt ───┘           (pages ran out; the last in turn gives way and is recomputed)
 
 A row has tokens to compute: one (decode) or more (prefill, in chunks). Decoding rows go first in every step, the rest
-of the token budget goes to prefills by turn, where a long prompt leaves half to much shorter ones (`budget`). A row may take pages from any later one, never from an earlier one; what
-waits for pages can be overtaken only so often. So the first in turn always moves, and each becomes the first.
+of the budget is for prefills by turn, half of a long one's for much shorter ones. A row may take pages from any later
+one, never from an earlier one; what waits for pages can be overtaken only so often. So the first in turn always moves.
 
 A step may be planned before the one before has brought its tokens: a decoding row's length is known, its token is not
 (NOT_KNOWN), and the engine fills it in. If that token ends the request, the later step was in vain and is ignored.
