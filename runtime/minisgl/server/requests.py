@@ -253,8 +253,12 @@ class RequestTable:
             self._remove(ticket)
 
     async def _ask(self, ticket: Ticket, request: Tokenize | Detokenize) -> Tokenized | Detokenized:
-        ticket.state = State.TOKENIZING
-        self._send_to_tokenizer(msgspec.structs.replace(request, uid=ticket.uid))
+        try:
+            self._send_to_tokenizer(msgspec.structs.replace(request, uid=ticket.uid))
+        except (OverflowError, RecursionError):  # JSON that a client chose, which no message between processes can hold
+            message = "The messages hold a number of more than 64 bits, or are nested too deeply."
+            raise RequestError(message, code="invalid_prompt") from None
+        ticket.state = State.TOKENIZING  # from here on an answer comes, before which its number is not free
         return await ticket.next_words()
 
     def _take_words(self, message: Tokenized | Detokenized) -> None:

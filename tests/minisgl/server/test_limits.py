@@ -162,6 +162,16 @@ def test_a_prompt_that_cannot_be_computed_is_refused(server: Server, prompt: Any
     assert answer.json()["error"]["param"] == "prompt"
 
 
+@pytest.mark.parametrize("number", [2**70, -(2**63) - 1])
+def test_a_number_that_no_message_holds_is_refused_and_takes_no_place(server: Server, number: int) -> None:
+    for _ in range(10):  # more than may be open
+        said = {"role": "user", "content": "abc", "a key for the template": [number]}
+        answer = server.post("/v1/chat/completions", max_tokens=2, messages=[said])
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["code"] == "invalid_prompt"
+        assert "64 bits" in answer.json()["error"]["message"]
+
+
 def test_a_failed_request_fails_alone(server: Server) -> None:
     failed = server.complete("abc", seed=666)
     assert (failed.status_code, failed.json()["error"]["type"]) == (500, "server_error")

@@ -66,6 +66,20 @@ async def tokenizing(tree: Tree, ticket: Ticket) -> "asyncio.Task[Any]":
     return task
 
 
+@pytest.mark.parametrize("error", [OverflowError, RecursionError])
+def test_words_that_cannot_be_sent_are_refused_and_leave_nothing(error: type[Exception]) -> None:
+    async def scene(tree: Tree) -> None:
+        def refuse(message: Tokenize) -> None:
+            raise error
+
+        tree.table = RequestTable(4, tree.metrics, refuse, tree.scheduler.append)
+        with pytest.raises(RequestError, match="64 bits"), tree.table.open() as ticket:
+            await tree.table.tokenize(ticket, Tokenize(0, text="x"))
+        assert len(tree.table) == 0
+
+    run(scene)
+
+
 def test_a_request_goes_through_and_is_forgotten() -> None:
     async def scene(tree: Tree) -> None:
         with tree.table.open() as ticket:
